@@ -1,4 +1,4 @@
-"""Where log-probabilities come from: a `Backend` owns a loaded model and batches what it is given."""
+"""Where log-probabilities come from: a `Backend` owns a loaded model and batches its requests."""
 
 from cert._lazy import attach
 

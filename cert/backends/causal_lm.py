@@ -11,7 +11,6 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from cert.core.errors import ModelRefusedError
 
@@ -20,18 +19,33 @@ if TYPE_CHECKING:
 
     from cert.backends.kv_cache import SlotCache
 
-VERIFIED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "qwen2"})
+VERIFIED_FAMILIES = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3"})
 """Model types whose agreement with transformers' forward pass the contract tests show."""
 
 SELF_CHECK_TOLERANCE_NATS = 5e-3
 """Largest allowed difference of log-probabilities in the self-check of other families, float32."""
 
 
+class _BodyOutput:
+    """A body's output of which only the last hidden states exist; the rest is None."""
+
+    def __init__(self, last_hidden_state: torch.Tensor) -> None:
+        self.last_hidden_state = last_hidden_state
+
+    def __getitem__(self, place: int) -> torch.Tensor | None:
+        return self.last_hidden_state if place == 0 else None
+
+    def __getattr__(self, _name: str) -> None:
+        return None
+
+
 class _GivenHiddenStates(torch.nn.Module):
     """Stands in the body's place and hands on the hidden states it is given."""
 
-    def forward(self, inputs_embeds: torch.Tensor, **_kwargs: object) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(
+        self, *_args: object, inputs_embeds: torch.Tensor, **_kwargs: object
+    ) -> _BodyOutput:
+        return _BodyOutput(inputs_embeds)
 
 
 def split_head(model: PreTrainedModel) -> PreTrainedModel:
