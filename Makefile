@@ -1,0 +1,41 @@
+# Two commands from a fresh clone, with only Python >= 3.11 and make:
+#   make demo   create the environment, then generate, measure and judge one text
+#   make test   the same environment, then every check that CI runs
+# Each creates what is missing; both can be run again, also after an interruption.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+VENV := .venv
+READY := $(VENV)/.ready
+# The first Python on this machine that is new enough; PYTHON=... overrides it.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PROMPT ?= Large language models are trained on
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+demo: $(READY) ## create the environment and run the main job on the embedded model
+	$(VENV)/bin/cert analyze --format human "$(PROMPT)"
+
+test: lint ## all checks: lint, then the whole test suite with branch coverage
+	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered
+
+lint: $(READY) ## ruff, mypy and the floors' import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+clean: ## remove the environment and every build product
+	rm -rf $(VENV) build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
+		.hypothesis .import_linter_cache
+
+# The stamp comes last, so an interrupted installation is simply done again.
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python >= 3.11 found; name one: make PYTHON=/path/to/python" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt hatchling editables
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $(READY)
