@@ -1,0 +1,268 @@
+"""Prometheus metrics under the specification's names, with the registry injected.
+
+    cert_requests_total{service, status}
+    cert_request_duration_seconds{service, operation}
+    cert_hamiltonian_perplexity
+    cert_hamiltonian_quality_checks_total{result}
+    cert_cache_hits_total{cache_type}
+    cert_cache_misses_total{cache_type}      (not in the specification; a hit rate needs it)
+
+Every label is an enumeration of this file: no prompt, id, path or model name ever becomes one, so
+the number of time series is fixed.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self, cast
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+logger = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT_S = 10.0
+# From a cached answer to a long generation on a CPU.
+DURATION_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# Perplexity is at least 1; the specification's threshold of 50 is a bound, so that it can be read.
+PERPLEXITY_BUCKETS = (1.1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 200, 500, 1e3, 1e4)
+
+
+class Service(StrEnum):
+    """Which monitor did the work."""
+
+    HAMILTONIAN = "hamiltonian"
+    COORDINATION = "coordination"
+
+
+class Status(StrEnum):
+    """How a request ended."""
+
+    SUCCESS = "success"
+    ERROR = "error"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REFUSED = "refused"
+
+
+class Operation(StrEnum):
+    """What was done, for latencies."""
+
+    ANALYZE = "analyze"
+    SCORE = "score"
+    LOAD = "load"
+    HEALTH = "health"
+    COORDINATE = "coordinate"
+
+
+class QualityResult(StrEnum):
+    """The verdict on one text."""
+
+    PASS = "pass"  # noqa: S105 - a verdict
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+class CacheType(StrEnum):
+    """Which cache was asked."""
+
+    ANALYSIS = "analysis"
+    BASELINE = "baseline"
+
+
+@dataclass(frozen=True, slots=True)
+class _Instruments:
+    requests: Counter
+    durations: Histogram
+    perplexity: Histogram
+    quality_checks: Counter
+    cache_hits: Counter
+    cache_misses: Counter
+
+
+_lock = threading.Lock()
+_by_registry: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, _Instruments]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def _instruments(namespace: str, registry: CollectorRegistry) -> _Instruments:
+    def counter(name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, namespace=namespace, registry=registry)
+
+    return _Instruments(
+        requests=counter("requests_total", "Requests.", "service", "status"),
+        durations=Histogram(
+            "request_duration_seconds",
+            "Time a request took, waiting included.",
+            ("service", "operation"),
+            namespace=namespace,
+            registry=registry,
+            buckets=DURATION_BUCKETS_S,
+        ),
+        perplexity=Histogram(
+            "hamiltonian_perplexity",
+            "Perplexity of analysed texts: exp of the pooled mean negative log-likelihood.",
+            namespace=namespace,
+            registry=registry,
+            buckets=PERPLEXITY_BUCKETS,
+        ),
+        quality_checks=counter("hamiltonian_quality_checks_total", "Verdicts.", "result"),
+        cache_hits=counter("cache_hits_total", "Answers found in a cache.", "cache_type"),
+        cache_misses=counter("cache_misses_total", "Answers not found in a cache.", "cache_type"),
+    )
+
+
+class MetricsCollector:
+    """Counts and times what the monitors do.
+
+    Collectors of the same namespace over the same registry share their time series, so that a
+    second monitor in one process adds to the first one's numbers. Safe to use from several
+    threads.
+
+    Args:
+        namespace: First part of every metric's name.
+        registry: Where the metrics are registered; None is prometheus_client's own, which
+            `start_metrics_server` exposes by default.
+
+    Raises:
+        ValueError: The namespace cannot begin a metric's name, or somebody else has registered
+            metrics of these names.
+    """
+
+    def __init__(self, namespace: str = "cert", registry: CollectorRegistry | None = None) -> None:
+        self.namespace = namespace
+        self.registry = REGISTRY if registry is None else registry
+        with _lock:
+            shared = _by_registry.setdefault(self.registry, {})
+            if namespace not in shared:
+                shared[namespace] = _instruments(namespace, self.registry)
+            self._instruments = shared[namespace]
+
+    def record_request(
+        self, service: Service, operation: Operation, status: Status, *, duration_s: float
+    ) -> None:
+        """Count one finished request and its duration.
+
+        Args:
+            service: Which monitor.
+            operation: What it did.
+            status: How it ended.
+            duration_s: From submission to the end, >= 0.
+
+        Raises:
+            ValueError: A label is no member of its enumeration.
+        """
+        self._instruments.requests.labels(Service(service).value, Status(status).value).inc()
+        self._instruments.durations.labels(
+            Service(service).value, Operation(operation).value
+        ).observe(duration_s)
+
+    def record_quality_check(self, result: QualityResult, *, perplexity: float | None) -> None:
+        """Count one verdict, and the perplexity it was given on.
+
+        Args:
+            result: The verdict.
+            perplexity: At least 1, infinity included: that is counted in the last bucket and makes
+                the sum infinite, as it is. None where no token was measured.
+
+        Raises:
+            ValueError: The result is no verdict, or the perplexity is NaN or below 1.
+        """
+        if perplexity is not None and not perplexity >= 1 - 1e-6:
+            raise ValueError(f"a perplexity is at least 1, got {perplexity}")
+        self._instruments.quality_checks.labels(QualityResult(result).value).inc()
+        if perplexity is not None:
+            self._instruments.perplexity.observe(perplexity)
+
+    def record_cache(self, cache_type: CacheType, *, hit: bool) -> None:
+        """Count one look into a cache.
+
+        Raises:
+            ValueError: `cache_type` is no member of its enumeration.
+        """
+        counter = self._instruments.cache_hits if hit else self._instruments.cache_misses
+        counter.labels(CacheType(cache_type).value).inc()
+
+
+class MetricsServer:
+    """A running exporter. `close()` it, or use it in a `with` block.
+
+    Attributes:
+        host: The address it is bound to.
+        port: The port it listens on, also where 0 was asked for.
+    """
+
+    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
+        self.host = str(server.server_address[0])
+        self.port = int(server.server_address[1])
+        self._server = server
+        self._thread = thread
+        self._closed = False
+
+    @property
+    def url(self) -> str:
+        """Where to scrape."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/metrics"
+
+    def close(self) -> None:
+        """Stop listening and wait for the thread; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def start_metrics_server(
+    host: str = "127.0.0.1", port: int = 9090, registry: CollectorRegistry = REGISTRY
+) -> MetricsServer:
+    """Serve a registry over HTTP from a background thread.
+
+    The metrics say how much is audited and with what outcome, and anyone who reaches the port can
+    read them; so only this machine can, unless another address is given explicitly.
+
+    Args:
+        host: Address to bind; `0.0.0.0` is every interface.
+        port: Port to bind; 0 takes a free one.
+        registry: What to expose.
+
+    Returns:
+        The running server, with its real port.
+
+    Raises:
+        OSError: The address cannot be bound.
+    """
+    try:
+        server, thread = start_http_server(port, host, registry)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot serve metrics on {host}:{port}: {error.strerror}"
+        ) from error
+    # Without a deadline a client that trickles its request holds a thread for ever.
+    handler = cast("type[WSGIRequestHandler]", server.RequestHandlerClass)
+    server.RequestHandlerClass = type("Handler", (handler,), {"timeout": REQUEST_TIMEOUT_S})
+    running = MetricsServer(server, thread)
+    if not _is_loopback(host):
+        logger.warning(
+            "metrics are readable from other machines", extra={"host": host, "port": running.port}
+        )
+    return running
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
