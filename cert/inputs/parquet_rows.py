@@ -1,0 +1,124 @@
+"""Parquet, in batches of rows, with as little of the file in memory as that allows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cert.core.errors import ConfigurationError, InvalidInput, MissingExtraError
+from cert.inputs.columns import choose_columns
+from cert.inputs.rows import Row, build_row, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedIOBase
+
+    from cert.inputs.case import RefusedInput
+    from cert.inputs.options import ReadOptions
+
+_BATCH_ROWS = 256
+_BUFFER_BYTES = 1 << 20
+_MAX_METADATA_BYTES = 16 << 20
+
+
+class ParquetTable:
+    """A Parquet file whose schema has been read."""
+
+    def __init__(self, file: BufferedIOBase, source: str, options: ReadOptions) -> None:
+        """Read the schema.
+
+        Args:
+            file: Seekable.
+            source: For messages and refusals.
+            options: Field names and limits.
+
+        Raises:
+            MissingExtraError: pyarrow is not installed.
+            InvalidInput: The file is damaged.
+            ConfigurationError: A column is missing or has a type that cannot be used.
+        """
+        try:
+            import pyarrow as pa  # noqa: PLC0415 - an extra
+            from pyarrow import parquet  # noqa: PLC0415 - the same
+        except ImportError as error:
+            raise MissingExtraError(
+                "reading Parquet needs pyarrow",
+                hint="pip install 'cert-framework[parquet]'",
+            ) from error
+        self._failures: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError)
+        self._source = source
+        self._options = options
+        try:
+            table = parquet.ParquetFile(file, buffer_size=_BUFFER_BYTES, **_limits())
+            schema = table.schema_arrow
+            columns = choose_columns(schema.names, source, options)
+            texts = [name for name in columns if _is_text(pa, schema.field(name).type)]
+            self._check_types(pa, schema, columns, texts)
+            # Kept as a dictionary, a repeated string is held once and not once a row.
+            self._table: Any = parquet.ParquetFile(
+                file,
+                buffer_size=_BUFFER_BYTES,
+                read_dictionary=texts,
+                **_limits(),
+            )
+        except self._failures as error:
+            raise InvalidInput(f"not a readable Parquet file ({type(error).__name__})") from None
+        self._columns = columns
+
+    def rows(self) -> Iterator[Row | RefusedInput]:
+        """Read the rows; `line` counts them from 1. A damaged page ends the file."""
+        line = 0
+        batches = self._table.iter_batches(
+            batch_size=_BATCH_ROWS, columns=list(self._columns), use_threads=False
+        )
+        while True:
+            try:
+                batch = next(batches, None)
+            except self._failures as error:
+                reason = f"damaged from here on ({type(error).__name__}); the rest is not read"
+                yield refuse(self._source, line + 1, InvalidInput(reason))
+                return
+            if batch is None:
+                return
+            for at in range(batch.num_rows):
+                line += 1
+                try:
+                    row = build_row(self._values(batch, at), line, self._options)
+                except InvalidInput as error:
+                    yield refuse(self._source, line, error)
+                else:
+                    yield row
+
+    def _values(self, batch: Any, at: int) -> dict[str, object]:  # noqa: ANN401 - no types
+        try:
+            return {name: batch.column(name)[at].as_py() for name in self._columns}
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"not valid UTF-8: {error.reason}") from None
+
+    def _check_types(self, pa: Any, schema: Any, columns: dict[str, int], texts: list[str]) -> None:  # noqa: ANN401
+        options = self._options
+        for name in columns:
+            kind = schema.field(name).type
+            integral = pa.types.is_integer(kind) and name not in {
+                options.prompt_field,
+                options.response_field,
+            }
+            boolean = pa.types.is_boolean(kind) and name == options.label_field
+            if not (name in texts or integral or boolean or pa.types.is_null(kind)):
+                raise ConfigurationError(
+                    f"{self._source}: the column {name!r} holds {kind}, which cannot be used there"
+                )
+
+
+def _limits() -> dict[str, int]:
+    return {
+        "thrift_string_size_limit": _MAX_METADATA_BYTES,
+        "thrift_container_size_limit": 1_000_000,
+    }
+
+
+def _is_text(pa: Any, kind: Any) -> bool:  # noqa: ANN401 - no types
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
