@@ -25,6 +25,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cert.observability.redaction import redact
+
 
 class CertError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -32,11 +34,17 @@ class CertError(Exception):
     recoverable: ClassVar[bool] = False
     default_retry_after_s: ClassVar[float | None] = None
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        """Keep the message, and optionally the next thing to do or to run."""
+    def __init__(
+        self, message: str, *, hint: str | None = None, retry_after: float | None = None
+    ) -> None:
+        """Keep the message, and optionally the next thing to do or to run.
+
+        `retry_after` is in seconds; left out, it is the class's `default_retry_after_s`.
+        """
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.retry_after = self.default_retry_after_s if retry_after is None else retry_after
 
 
 class ConfigurationError(CertError):
@@ -97,7 +105,7 @@ class GPUOutOfMemoryError(CertError):
     recoverable = True
 
 
-class CPUFallbackFailed(GPUOutOfMemoryError):
+class CPUFallbackFailed(GPUOutOfMemoryError):  # noqa: N818 - the specification's name
     """The device ran out of memory, and so did the CPU."""
 
     recoverable = False
@@ -110,7 +118,7 @@ class EmbeddingTimeoutError(CertError):
 
 
 class CircuitOpenError(CertError):
-    """The circuit is open: the call was not made."""
+    """The circuit is open: the call was not made; `retry_after` says when one will be."""
 
     recoverable = True
 
@@ -136,14 +144,14 @@ class AnalysisError:
     def from_exception(cls, error: Exception) -> AnalysisError:
         """Describe an exception; anything that is no `CertError` becomes `InternalError`.
 
+        Secrets that `redact` knows are taken out of the message.
+
         >>> AnalysisError.from_exception(ModelNotLoaded("still loading")).retry_after
         5.0
         """
         if isinstance(error, CertError):
             return cls(
-                type(error).__name__,
-                error.message,
-                type(error).recoverable,
-                type(error).default_retry_after_s,
+                type(error).__name__, redact(error.message), error.recoverable, error.retry_after
             )
-        return cls("InternalError", f"{type(error).__name__}: {error}"[:2000], recoverable=False)
+        message = redact(f"{type(error).__name__}: {error}")[:2000]
+        return cls("InternalError", message, recoverable=False)

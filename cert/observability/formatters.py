@@ -108,7 +108,10 @@ def _clean_mapping(value: Mapping[Any, object], depth: int) -> dict[str, object]
 
 def _cut(text: str) -> str:
     if len(text) > MAX_CHARS:
-        text = f"{text[:MAX_CHARS]}... ({len(text)} characters)"
+        # The end of a traceback says most, so the middle goes.
+        half = MAX_CHARS // 2
+        left = len(text) - 2 * half
+        text = f"{text[:half]} ... ({left} characters left out) ... {text[-half:]}"
     # A lone surrogate would make the line invalid for every strict JSON reader.
     return text.encode("utf-8", "replace").decode("utf-8")
 
