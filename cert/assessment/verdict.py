@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -40,6 +40,10 @@ class Assessment:
             that the evidence is not complete; else pass.
         checks: In the policy's order.
         reasons: Why the verdict is inconclusive, beyond the checks; empty otherwise.
+        policy_version: The policy's own version.
+        min_tokens: The policy's; with `incomplete` and the checks it makes the policy again,
+            so that whoever has the record alone can recompute digest and verdict.
+        incomplete: The policy's rule for texts that were cut off: `inconclusive` or `judge`.
     """
 
     policy_id: str
@@ -47,3 +51,6 @@ class Assessment:
     verdict: Verdict
     checks: tuple[Check, ...]
     reasons: tuple[str, ...] = ()
+    policy_version: int = field(kw_only=True)
+    min_tokens: int = field(kw_only=True)
+    incomplete: str = field(kw_only=True)
