@@ -140,6 +140,15 @@ class AnalysisError:
     recoverable: bool
     retry_after: float | None = None
 
+    @property
+    def passed_quality_check(self) -> bool:
+        """False: nothing was measured, so nothing passed.
+
+        Loops over a batch's results may ask this of each; whoever needs to know why asks for the
+        type first.
+        """
+        return False
+
     @classmethod
     def from_exception(cls, error: Exception) -> AnalysisError:
         """Describe an exception; anything that is no `CertError` becomes `InternalError`.
