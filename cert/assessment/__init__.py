@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from cert._lazy import attach
 
 if TYPE_CHECKING:
-    from cert.assessment.assess import assess as assess
     from cert.assessment.policy import Policy as Policy
     from cert.assessment.policy import Threshold as Threshold
     from cert.assessment.policy import builtin_policy_ids as builtin_policy_ids
@@ -23,7 +22,6 @@ __getattr__, __dir__, __all__ = attach(
         "Policy": "cert.assessment.policy",
         "Threshold": "cert.assessment.policy",
         "Verdict": "cert.assessment.verdict",
-        "assess": "cert.assessment.assess",
         "builtin_policy_ids": "cert.assessment.policy",
         "load_policy": "cert.assessment.policy",
         "parse_policy": "cert.assessment.policy",

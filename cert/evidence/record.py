@@ -1,0 +1,285 @@
+"""Evidence records: one flat object for every prompt that was measured, failed or was refused.
+
+Everything from which a verdict follows stands in the record: `cert.evidence.recompute` derives
+summary, checks and verdict again from the tokens' numbers alone.
+
+With `content="omitted"` a record holds no text, no token ids, no ranks (token ids by another
+numbering) and no label. The tokens' logprobs and entropies stay, because they are
+the evidence: they do not spell the text, but whoever has the model can test a guess against them.
+So can whoever knows a prompt id that was derived from the prompt. Omitting content is no
+anonymisation.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from cert.evidence.numbers import encode_number
+from cert.ledger.canonical import canonical_bytes
+from cert.observability.redaction import redact
+
+if TYPE_CHECKING:
+    from cert.assessment.verdict import Assessment, Check
+    from cert.backends.protocol import Generation, ModelIdentity
+    from cert.core.errors import AnalysisError
+    from cert.inputs.case import PromptCase, RefusedInput
+    from cert.signals.summary import SignalSummary
+
+SCHEMA_VERSION: Final = "1.0"
+CONTENT_MODES: Final = ("full", "omitted")
+MAX_MESSAGE_CHARS: Final = 2000
+_QUOTES_CONTENT = "the message quotes content, which is omitted here"
+
+
+def build_analysis_record(  # noqa: PLR0913 - everything that one record says
+    *,
+    run_id: str,
+    case: PromptCase,
+    generation: Generation,
+    summary: SignalSummary,
+    assessment: Assessment,
+    identity: ModelIdentity,
+    correlation_id: str | None,
+    content: str,
+    total_s: float,
+    cached: bool,
+    time: str | None = None,
+) -> dict[str, object]:
+    """Describe one measured text.
+
+    Args:
+        run_id: Of the run that this belongs to.
+        case: The prompt and where it came from.
+        generation: What was written or scored, with its trace.
+        summary: Of that trace.
+        assessment: Of that summary.
+        identity: The model that measured.
+        correlation_id: Ties the record to log lines.
+        content: `full`, or `omitted` (see the module).
+        total_s: Seconds from submission to the end.
+        cached: Whether the generation came from the cache; its timings are then those of its
+            making, and `total_s` is this request's own.
+        time: RFC 3339; now where it is not given.
+
+    Returns:
+        The record, of JSON types only, as the schema says.
+
+    Raises:
+        ValueError: Another `content`.
+    """
+    full = _is_full(content)
+    trace = generation.trace
+    prompt: dict[str, object] = {"id": case.id}
+    written: dict[str, object] = {
+        "logprobs": [encode_number(one) for one in trace.logprobs],
+        "entropies": list(trace.entropies),
+        "top_k_entropies": list(trace.top_k_entropies),
+        "logit_margins": [encode_number(one) for one in trace.logit_margins],
+        "probability_margins": list(trace.probability_margins),
+        "finish_reason": generation.finish_reason.value,
+    }
+    if case.group is not None:
+        prompt["group"] = case.group
+    if full:
+        prompt |= {"text": case.text, "token_ids": list(generation.prompt_token_ids)}
+        if case.label is not None:
+            prompt["label"] = case.label
+        written |= {
+            "text": generation.text,
+            "token_ids": list(trace.token_ids),
+            "ranks": list(trace.ranks),
+        }
+    return {
+        **_head("analysis", run_id, correlation_id, time),
+        "content": content,
+        "input": {"source": _encodable(case.source), "line": case.line},
+        "prompt": prompt,
+        "generation": written,
+        "signals": _signals(summary),
+        "assessment": _assessment(assessment),
+        "provenance": {
+            **_model(identity),
+            "device": generation.device,
+            "sampling": _sampling(generation),
+            "fallbacks": list(generation.fallbacks),
+        },
+        "timing": {
+            "queued_s": _microseconds(generation.queued_s),
+            "generate_s": _microseconds(generation.generate_s),
+            "total_s": _microseconds(total_s),
+            "cached": cached,
+        },
+    }
+
+
+def build_error_record(  # noqa: PLR0913 - everything that one record says
+    *,
+    run_id: str,
+    case: PromptCase,
+    error: AnalysisError,
+    identity: ModelIdentity | None,
+    correlation_id: str | None,
+    content: str,
+    time: str | None = None,
+) -> dict[str, object]:
+    """Describe a prompt that was tried and not measured.
+
+    Secrets are redacted from the message. Text that cannot be encoded (lone surrogates) has
+    U+FFFD in its place, because such a prompt is one of the errors to be recorded.
+
+    Raises:
+        ValueError: Another `content` than `full` or `omitted`.
+    """
+    message = error.message
+    prompt: dict[str, object] = {"id": _encodable(case.id)}
+    if case.group is not None:
+        prompt["group"] = _encodable(case.group)
+    if _is_full(content):
+        prompt["text"] = _encodable(case.text)
+        if case.response is not None:
+            prompt["response"] = _encodable(case.response)
+        if case.label is not None:
+            prompt["label"] = _encodable(case.label)
+    elif any(part and part in message for part in (case.text, case.response, case.label)):
+        message = _QUOTES_CONTENT
+    return {
+        **_head("error", run_id, correlation_id, time),
+        "content": content,
+        "input": {"source": _encodable(case.source), "line": case.line},
+        "prompt": prompt,
+        "error": {
+            "type": error.error_type,
+            "message": _message(message),
+            "recoverable": error.recoverable,
+            "retry_after_s": error.retry_after,
+        },
+        "provenance": None if identity is None else {**_model(identity), "device": identity.device},
+    }
+
+
+def build_refused_record(
+    *, run_id: str, refused: RefusedInput, time: str | None = None
+) -> dict[str, object]:
+    """Describe an input line that never became a prompt."""
+    return {
+        **_head("refused", run_id, None, time),
+        "input": {"source": _encodable(refused.source), "line": refused.line},
+        "error": {
+            "type": refused.error_type,
+            "message": _message(refused.message),
+            "recoverable": False,
+            "retry_after_s": None,
+        },
+    }
+
+
+def encode_record(record: dict[str, object]) -> bytes:
+    """Write a record as its canonical bytes (RFC 8785), without a newline.
+
+    Raises:
+        CanonicalError: It holds what has no canonical form.
+    """
+    return canonical_bytes(record)
+
+
+def utc_now() -> str:
+    """Now, by the system's clock, as RFC 3339 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _head(
+    kind: str, run_id: str, correlation_id: str | None, time: str | None
+) -> dict[str, object]:
+    return {
+        "kind": kind,
+        "schema": SCHEMA_VERSION,
+        "id": str(uuid.uuid4()),
+        "time": utc_now() if time is None else time,
+        "clock": "system",
+        "run_id": run_id,
+        "correlation_id": None if correlation_id is None else _encodable(correlation_id),
+    }
+
+
+def _signals(summary: SignalSummary) -> dict[str, object]:
+    values = {field.name: getattr(summary, field.name) for field in fields(summary)}
+    return {name: None if value is None else encode_number(value) for name, value in values.items()}
+
+
+def _assessment(assessment: Assessment) -> dict[str, object]:
+    return {
+        "policy": {
+            "id": assessment.policy_id,
+            "version": assessment.policy_version,
+            "digest": assessment.policy_digest,
+            "min_tokens": assessment.min_tokens,
+            "incomplete": assessment.incomplete,
+        },
+        "verdict": assessment.verdict.value,
+        "reasons": list(assessment.reasons),
+        "checks": [_check(check) for check in assessment.checks],
+    }
+
+
+def _check(check: Check) -> dict[str, object]:
+    return {
+        "signal": check.signal,
+        "op": check.op,
+        "threshold": check.threshold,
+        "observed": None if check.observed is None else encode_number(check.observed),
+        "outcome": check.outcome.value,
+    }
+
+
+def _model(identity: ModelIdentity) -> dict[str, object]:
+    return {
+        "model": {
+            "name": redact(_encodable(identity.name)),
+            "digest": identity.digest,
+            "architecture": identity.architecture,
+            "parameters": identity.parameters,
+            "vocab_size": identity.vocab_size,
+            "max_context_tokens": identity.max_context_tokens,
+        },
+        "tokenizer": {"digest": identity.tokenizer_digest},
+        "dtype": identity.dtype,
+        "quantization": identity.quantization,
+        "attention": identity.attention,
+        "versions": dict(identity.versions),
+    }
+
+
+def _sampling(generation: Generation) -> dict[str, object] | None:
+    """How tokens were chosen; None where a given text was scored and none was."""
+    if generation.finish_reason.value == "scored":
+        return None
+    used = generation.sampling
+    return {
+        "max_new_tokens": used.max_new_tokens,
+        "temperature": used.temperature,
+        "top_k": used.top_k,
+        "top_p": used.top_p,
+        "seed": used.seed,
+        "stop": list(used.stop),
+    }
+
+
+def _is_full(content: str) -> bool:
+    if content not in CONTENT_MODES:
+        raise ValueError(f"content is {content!r}; expected one of {', '.join(CONTENT_MODES)}")
+    return content == "full"
+
+
+def _message(text: str) -> str:
+    return _encodable(redact(text))[:MAX_MESSAGE_CHARS]
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _microseconds(seconds: float) -> float:
+    return round(seconds, 6)
