@@ -98,8 +98,8 @@ def build_analysis_record(  # noqa: PLR0913 - everything that one record says
         "input": {"source": _encodable(case.source), "line": case.line},
         "prompt": prompt,
         "generation": written,
-        "signals": _signals(summary),
-        "assessment": _assessment(assessment),
+        "signals": describe_signals(summary),
+        "assessment": describe_assessment(assessment),
         "provenance": {
             **_model(identity),
             "device": generation.device,
@@ -204,12 +204,14 @@ def _head(
     }
 
 
-def _signals(summary: SignalSummary) -> dict[str, object]:
+def describe_signals(summary: SignalSummary) -> dict[str, object]:
+    """The `signals` of a record: every field of the summary, infinite ones as strings."""
     values = {field.name: getattr(summary, field.name) for field in fields(summary)}
     return {name: None if value is None else encode_number(value) for name, value in values.items()}
 
 
-def _assessment(assessment: Assessment) -> dict[str, object]:
+def describe_assessment(assessment: Assessment) -> dict[str, object]:
+    """The `assessment` of a record: the policy in full, every check, the verdict."""
     return {
         "policy": {
             "id": assessment.policy_id,

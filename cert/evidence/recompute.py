@@ -1,0 +1,116 @@
+"""Derive summary, checks and verdict of a record again, from the record alone.
+
+The numbers of the tokens give the summary. The checks' thresholds, with `min_tokens` and
+`incomplete`, give the policy, whose digest must be the one stated. Summary and policy give
+outcomes, reasons and verdict. Whatever the record says otherwise is said.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from cert.assessment.assess import assess
+from cert.assessment.policy import Policy, Threshold
+from cert.evidence.numbers import decode_number
+from cert.evidence.record import describe_assessment, describe_signals
+from cert.signals.summary import summarize
+from cert.signals.trace import SignalTrace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EXP_RELATIVE_ERROR: Final = 1e-14
+"""Sums, means and quantiles come out bit for bit; `exp` may differ by an ulp or two between C
+libraries, so a perplexity may differ this much, relatively, and the recorded one is judged."""
+
+
+def recompute(record: Mapping[str, Any]) -> list[str]:
+    """Recompute one record and say every difference.
+
+    It shows that a record agrees with itself. That its numbers are those of the model is for a
+    replay to show, that its policy is the one that was agreed on, for whoever knows that digest.
+
+    Args:
+        record: As built, or as read back from its bytes. Records of a kind without measurements
+            (error, refused) have nothing to recompute.
+
+    Returns:
+        One line a difference, for example `signals.tokens: recorded 3, recomputed 2`; empty where
+        all agree. A record without the parts it takes gives one line that says so.
+    """
+    if record.get("kind") != "analysis":
+        return []
+    try:
+        return list(_differences_of(record))
+    except (ArithmeticError, KeyError, TypeError, ValueError) as error:
+        return [f"cannot be recomputed: {type(error).__name__}: {error}"]
+
+
+def _differences_of(record: Mapping[str, Any]) -> Iterator[str]:
+    summary = summarize(_trace(record["generation"]))
+    stated = record["signals"]["perplexity"]
+    if stated is not None and summary.perplexity is not None:
+        perplexity = decode_number(stated)
+        if math.isclose(perplexity, summary.perplexity, rel_tol=EXP_RELATIVE_ERROR):
+            summary = replace(summary, perplexity=perplexity)
+    assessment = assess(
+        summary,
+        _policy(record["assessment"]),
+        finish_reason=record["generation"]["finish_reason"],
+    )
+    yield from _compare("signals", record["signals"], describe_signals(summary))
+    yield from _compare("assessment", record["assessment"], describe_assessment(assessment))
+
+
+def _trace(generation: Mapping[str, Any]) -> SignalTrace:
+    logprobs = tuple(map(decode_number, generation["logprobs"]))
+    count = len(logprobs)
+    # Neither tokens nor ranks enter a summary, and omitted content has none.
+    trace = SignalTrace(
+        token_ids=tuple(generation.get("token_ids", range(count))),
+        logprobs=logprobs,
+        entropies=tuple(map(decode_number, generation["entropies"])),
+        top_k_entropies=tuple(map(decode_number, generation["top_k_entropies"])),
+        logit_margins=tuple(map(decode_number, generation["logit_margins"])),
+        probability_margins=tuple(map(decode_number, generation["probability_margins"])),
+        ranks=tuple(generation.get("ranks", range(count))),
+    )
+    for name in SignalTrace.__slots__:
+        if len(getattr(trace, name)) != count:
+            raise ValueError(f"{count} logprobs but {len(getattr(trace, name))} {name}")
+    return trace
+
+
+def _policy(assessment: Mapping[str, Any]) -> Policy:
+    stated = assessment["policy"]
+    return Policy(
+        id=stated["id"],
+        version=stated["version"],
+        checks=tuple(
+            Threshold(check["signal"], check["op"], check["threshold"])
+            for check in assessment["checks"]
+        ),
+        min_tokens=stated["min_tokens"],
+        incomplete=stated["incomplete"],
+    )
+
+
+def _compare(path: str, recorded: object, recomputed: object) -> Iterator[str]:
+    if isinstance(recorded, dict) and isinstance(recomputed, dict):
+        for name in sorted(recorded.keys() | recomputed.keys()):
+            if name not in recomputed:
+                yield f"{path}.{name}: recorded, but not part of it"
+            elif name not in recorded:
+                yield f"{path}.{name}: not recorded"
+            else:
+                yield from _compare(f"{path}.{name}", recorded[name], recomputed[name])
+    elif isinstance(recorded, list) and isinstance(recomputed, list):
+        if len(recorded) != len(recomputed):
+            yield f"{path}: recorded {len(recorded)} items, recomputed {len(recomputed)}"
+        for place, (one, other) in enumerate(zip(recorded, recomputed, strict=False)):
+            yield from _compare(f"{path}[{place}]", one, other)
+    # To Python True is 1, to JSON it is not; 50 and 50.0 are one number to both.
+    elif recorded != recomputed or isinstance(recorded, bool) != isinstance(recomputed, bool):
+        yield f"{path}: recorded {recorded!r}, recomputed {recomputed!r}"
