@@ -32,7 +32,7 @@ from cert.core.errors import (
 from cert.signals.trace import SignalTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 WORDS = ("a", "model", "measures", "how", "sure", "it", "is", "of", "every", "word", "here", "now")
 
@@ -133,6 +133,11 @@ class FakeBackend:
             target=self._run, args=(request, room, future, time.monotonic()), daemon=True
         ).start()
         return future
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Words that it may write; every other id as a number."""
+        words = {token_id(word): word for word in WORDS}
+        return " ".join(words.get(one, str(one)) for one in token_ids)
 
     def memory_bytes(self) -> int:
         """4 bytes a parameter until it is closed."""

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
 
     from cert.signals.trace import SignalTrace
@@ -140,6 +140,10 @@ class Backend(Protocol):
 
     def count_tokens(self, request: GenerationRequest) -> int:
         """Tokens of the prompt as it would be fed, template and special tokens included."""
+        ...
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids, special tokens left out; bytes that are not UTF-8 become U+FFFD."""
         ...
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:

@@ -33,7 +33,7 @@ from cert.core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cert.backends.loading import LoadedModel
     from cert.backends.protocol import Generation, GenerationRequest, ModelIdentity, SamplingParams
@@ -93,6 +93,10 @@ class TransformersBackend:
     def count_tokens(self, request: GenerationRequest) -> int:
         """Tokens of the prompt as it would be fed, template and special tokens included."""
         return len(self._tokenization.encode_prompt(request.prompt, chat=request.chat))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Text of token ids; see `Backend.decode`."""
+        return self._tokenization.decode(token_ids)
 
     def memory_bytes(self) -> int:
         """Bytes of weights, buffers and cache."""
