@@ -175,7 +175,7 @@ def unknown_key(key: object, origin: str, *, known: Iterable[str]) -> Configurat
 
 
 def invalid_value(error: ValidationError, origins: Mapping[str, str]) -> ConfigurationError:
-    """Build the error for wrong values, a line for each, with where it came from."""
+    """Build the error for wrong values, each with where it came from."""
     lines = []
     for detail in error.errors(include_url=False, include_context=False):
         name = str(detail["loc"][0]) if detail["loc"] else "settings"
@@ -186,7 +186,7 @@ def invalid_value(error: ValidationError, origins: Mapping[str, str]) -> Configu
         )
         if line not in lines:
             lines.append(line)
-    return ConfigurationError("\n".join(lines))
+    return ConfigurationError("; ".join(lines))
 
 
 def _parse_toml(data: bytes, *, source: str, is_pyproject: bool) -> object:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Self, TypeVar
 
-from cert.core.errors import ModelNotLoaded, ModelUnavailableError
+from cert.core.errors import ModelNotLoaded
 
 logger = logging.getLogger(__name__)
 
@@ -160,41 +160,6 @@ def read_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup"
         total_bytes=total,
         available_bytes=available,
     )
-
-
-def require_memory(
-    needed_bytes: int, *, what: str, max_memory_gb: float | None, memory: MemoryInfo | None = None
-) -> None:
-    """Refuse, before it is begun, what would not fit into memory.
-
-    Args:
-        needed_bytes: An estimate of what will be allocated on top of what is.
-        what: Names it in the error.
-        max_memory_gb: Limit of the whole process in GB of 2**30 bytes (`MAX_MEMORY_GB`); None
-            is no limit but the machine's.
-        memory: What there is; None reads it.
-
-    Raises:
-        ModelUnavailableError: It does not fit; the message has the figures.
-    """
-    memory = read_memory() if memory is None else memory
-    if max_memory_gb is not None:
-        after = needed_bytes + (memory.rss_bytes or 0)
-        if after > max_memory_gb * BYTES_PER_GB:
-            raise ModelUnavailableError(
-                f"{what} needs {_gb(needed_bytes)} on top of the {_gb(memory.rss_bytes or 0)} in "
-                f"use, and MAX_MEMORY_GB allows {max_memory_gb:g} GB",
-                hint="raise MAX_MEMORY_GB, or use --quantize 8bit or a smaller model",
-            )
-    if memory.available_bytes is not None and needed_bytes > memory.available_bytes:
-        raise ModelUnavailableError(
-            f"{what} needs {_gb(needed_bytes)}, and {_gb(memory.available_bytes)} are available",
-            hint="free memory, or use --quantize 8bit or a smaller model",
-        )
-
-
-def _gb(count: int) -> str:
-    return f"{count / BYTES_PER_GB:.2f} GB"
 
 
 def _kilobyte_fields(path: Path) -> dict[str, int]:

@@ -63,6 +63,24 @@ def redact(text: str) -> str:
     return _ASSIGNMENT.sub(rf"\1{MASK}", text)
 
 
+def redact_values(value: object) -> object:
+    """Redact every text within plain JSON values, and whatever stands under a telling name.
+
+    >>> redact_values({"api_key": 1, "urls": ["https://a:b@host"]})
+    {'api_key': '[redacted]', 'urls': ['https://[redacted]@host']}
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {
+            name: MASK if is_secret_name(str(name)) and item is not None else redact_values(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [redact_values(item) for item in value]
+    return value
+
+
 def is_secret_name(name: str) -> bool:
     """Tell whether a field of this name holds a secret, whatever its value looks like.
 
