@@ -80,7 +80,8 @@ def parse_object(text: str) -> dict[str, object]:
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"not JSON: {error.msg.rstrip(': ')}, column {error.colno}") from None
+        what = error.msg.rstrip(": ").removesuffix(" at")
+        raise InvalidInput(f"not JSON: {what} at column {error.colno}") from None
     if not isinstance(value, dict):
         raise InvalidInput("not a JSON object")
     return value

@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from cert.inputs.case import RefusedInput
     from cert.inputs.options import ReadOptions
 
-_BATCH_ROWS = 256
+_BATCH_ROWS = 16
 _BUFFER_BYTES = 1 << 20
 _MAX_METADATA_BYTES = 16 << 20
+_MAX_EXPANSION = 500
+_MIN_BOMB_BYTES = 64 << 20
+_MAX_DICTIONARY_BYTES = 8 << 20
 
 
 class ParquetTable:
@@ -53,11 +56,10 @@ class ParquetTable:
             columns = choose_columns(schema.names, source, options)
             texts = [name for name in columns if _is_text(pa, schema.field(name).type)]
             self._check_types(pa, schema, columns, texts)
-            # Kept as a dictionary, a repeated string is held once and not once a row.
             self._table: Any = parquet.ParquetFile(
                 file,
                 buffer_size=_BUFFER_BYTES,
-                read_dictionary=texts,
+                read_dictionary=_check_chunks(table.metadata, texts),
                 **_limits(),
             )
         except self._failures as error:
@@ -114,6 +116,33 @@ def _limits() -> dict[str, int]:
         "thrift_string_size_limit": _MAX_METADATA_BYTES,
         "thrift_container_size_limit": 1_000_000,
     }
+
+
+def _check_chunks(metadata: Any, texts: list[str]) -> list[str]:  # noqa: ANN401 - no types
+    """Choose the columns to read as dictionaries, so that a repeated string is held once.
+
+    Only where the file has them so in all their length, which the size tells; building a
+    dictionary of a long column costs several times its size instead.
+
+    Raises:
+        InvalidInput: A column expands so much that it is no text that anybody wrote.
+    """
+    dictionaries = set(texts)
+    for group in range(metadata.num_row_groups):
+        for at in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(at)
+            name = chunk.path_in_schema
+            if name not in texts:
+                continue
+            unpacked = chunk.total_uncompressed_size
+            if unpacked > max(_MIN_BOMB_BYTES, _MAX_EXPANSION * chunk.total_compressed_size):
+                raise InvalidInput(
+                    f"column {name!r} expands to {unpacked:,} bytes, more than "
+                    f"{_MAX_EXPANSION} times its size in the file"
+                )
+            if not chunk.has_dictionary_page or unpacked > _MAX_DICTIONARY_BYTES:
+                dictionaries.discard(name)
+    return sorted(dictionaries)
 
 
 def _is_text(pa: Any, kind: Any) -> bool:  # noqa: ANN401 - no types
