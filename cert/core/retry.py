@@ -217,7 +217,7 @@ def _matches(
         return (
             failure.recoverable
             and isinstance(kind, type)
-            and issubclass(kind, exceptions or CertError)
+            and issubclass(kind, CertError if exceptions is None else exceptions)
         )
     if exceptions is None:
         return isinstance(failure, CertError) and failure.recoverable
