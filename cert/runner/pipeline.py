@@ -1,0 +1,255 @@
+"""From cases to records, as a stream: bounded, in input order, interruptible.
+
+    reader thread: case -> engine.submit -> bounded queue        caller: queue -> record -> yield
+
+The reader runs ahead by a bounded number of prompts, so that memory stays flat however long the
+input is, and the model has something to do while a record is being written.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cert.core.errors import AnalysisError, GenerationCancelled
+from cert.evidence.record import (
+    build_analysis_record,
+    build_error_record,
+    build_refused_record,
+    encode_record,
+)
+from cert.inputs.case import RefusedInput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator, Mapping
+
+    from cert.backends.protocol import SamplingParams
+    from cert.inputs.case import PromptCase
+    from cert.trajectory.engine import HamiltonianEngine
+    from cert.trajectory.types import AnalysisResult
+
+_POLL_S = 0.05
+"""How often an idle wait looks whether it should stop."""
+
+_ORDER_FACTOR = 4
+"""Prompts held back to keep the order, as a multiple of the prompts in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What is the same for every prompt of a run.
+
+    Attributes:
+        run_id: Stands in every record of the run.
+        sampling: How tokens are chosen.
+        timeout_s: Seconds a prompt may take from its submission; None waits for ever.
+        chat: `auto`, `always` or `never`.
+        content: `full` or `omitted`: whether texts and token ids enter the records.
+        correlation_id: Given to every request; None lets the engine make one each.
+        in_flight: Prompts inside the engine at a time, at least 1. With a timeout, waiting for a
+            free row counts: no more prompts than rows keeps that wait out.
+    """
+
+    run_id: str
+    sampling: SamplingParams
+    timeout_s: float | None = None
+    chat: str = "auto"
+    content: str = "full"
+    correlation_id: str | None = None
+    in_flight: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One line of input, accounted for.
+
+    Attributes:
+        case: What came in.
+        result: What the engine made of it; None for refused input.
+        record: The record, as built.
+        line: The record's bytes, without newline.
+    """
+
+    case: PromptCase | RefusedInput
+    result: AnalysisResult | AnalysisError | None
+    record: Mapping[str, object]
+    line: bytes
+
+
+_Pending = tuple["PromptCase", "Future[AnalysisResult | AnalysisError]"]
+
+
+def run_cases(
+    cases: Iterator[PromptCase | RefusedInput],
+    engine: HamiltonianEngine,
+    settings: RunSettings,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Generator[Outcome, None, None]:
+    """Yield one outcome a case, in input order.
+
+    Args:
+        cases: The input; advanced by a thread of its own from the first outcome on.
+        engine: Whose model is used; it is neither loaded nor unloaded here.
+        settings: The same for every prompt.
+        stopped: Asked between records. Once true, nothing more is admitted, what is running is
+            taken back, and the outcomes that are complete and next in order are the last ones.
+
+    Raises:
+        Exception: Whatever reading the input raised, after the outcomes of all lines before it.
+    """
+    feed = _Feed(cases, engine, settings)
+    feed.start()
+    try:
+        while (item := feed.next_item(stopped)) is not None:
+            if isinstance(item, RefusedInput):
+                record = build_refused_record(run_id=settings.run_id, refused=item)
+                yield Outcome(item, None, record, encode_record(record))
+                continue
+            case, future = item
+            result = _wait(future, stopped)
+            if result is None:
+                future.cancel()
+                return
+            record = _record(case, result, engine, settings)
+            yield Outcome(case, result, record, encode_record(record))
+    finally:
+        feed.close()
+
+
+def _wait(
+    future: Future[AnalysisResult | AnalysisError], stopped: Callable[[], bool]
+) -> AnalysisResult | AnalysisError | None:
+    """Wait for a result; None once the run was stopped and there is none yet."""
+    while True:
+        try:
+            return future.result(timeout=_POLL_S)
+        except CancelledError:
+            if stopped():
+                return None
+            lost = GenerationCancelled("the model was unloaded before the prompt was measured")
+            return AnalysisError.from_exception(lost)
+        except TimeoutError:
+            if stopped() and not future.done():
+                return None
+
+
+def _record(
+    case: PromptCase,
+    result: AnalysisResult | AnalysisError,
+    engine: HamiltonianEngine,
+    settings: RunSettings,
+) -> dict[str, object]:
+    if isinstance(result, AnalysisError):
+        return build_error_record(
+            run_id=settings.run_id,
+            case=case,
+            error=result,
+            identity=engine.model_resource.backend.identity,
+            correlation_id=settings.correlation_id,
+            content=settings.content,
+        )
+    return build_analysis_record(
+        run_id=settings.run_id,
+        case=result.case,
+        generation=result.generation,
+        summary=result.summary,
+        assessment=result.assessment,
+        identity=result.identity,
+        correlation_id=result.correlation_id,
+        content=settings.content,
+        total_s=result.total_s,
+        cached=result.cached,
+    )
+
+
+class _Feed:
+    """Reads and submits ahead of whoever writes."""
+
+    def __init__(
+        self,
+        cases: Iterator[PromptCase | RefusedInput],
+        engine: HamiltonianEngine,
+        settings: RunSettings,
+    ) -> None:
+        self._cases = cases
+        self._engine = engine
+        self._settings = settings
+        self._free = threading.Semaphore(settings.in_flight)
+        self._queue: queue.Queue[_Pending | RefusedInput | BaseException | None] = queue.Queue(
+            _ORDER_FACTOR * settings.in_flight
+        )
+        self._closed = threading.Event()
+        # A daemon: it may be waiting for a line of stdin that never comes.
+        self._thread = threading.Thread(target=self._run, name="cert-feed", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def next_item(self, stopped: Callable[[], bool]) -> _Pending | RefusedInput | None:
+        """Wait for the next item; None at the end of the input, and once the run was stopped."""
+        while True:
+            if is_last_look := stopped():
+                self._closed.set()
+            try:
+                # Not to be waited for once stopped: the reader may be blocked for ever.
+                item = self._queue.get(timeout=0 if is_last_look else _POLL_S)
+            except queue.Empty:
+                if is_last_look:
+                    return None
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    def close(self) -> None:
+        """Admit nothing more and take back what was submitted."""
+        self._closed.set()
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, tuple):
+                item[1].cancel()
+
+    def _run(self) -> None:
+        last: BaseException | None = None
+        try:
+            for case in self._cases:
+                if not self._admit(case):
+                    return
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that writes
+            last = error
+        self._put(last)
+
+    def _admit(self, case: PromptCase | RefusedInput) -> bool:
+        if isinstance(case, RefusedInput):
+            return self._put(case)
+        while not self._free.acquire(timeout=_POLL_S):
+            if self._closed.is_set():
+                return False
+        settings = self._settings
+        future = self._engine.submit(
+            case,
+            sampling=settings.sampling,
+            timeout=settings.timeout_s,
+            chat=settings.chat,
+            correlation_id=settings.correlation_id,
+        )
+        future.add_done_callback(lambda _: self._free.release())
+        if self._put((case, future)):
+            return True
+        future.cancel()
+        return False
+
+    def _put(self, item: _Pending | RefusedInput | BaseException | None) -> bool:
+        while not self._closed.is_set():
+            with suppress(queue.Full):
+                self._queue.put(item, timeout=_POLL_S)
+                return True
+        return False

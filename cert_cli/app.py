@@ -1,0 +1,60 @@
+"""The program's commands. Nothing of the library is imported before a command runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cert_cli.commands import analyze, batch, completion, config, exit_codes, schema
+
+app = typer.Typer(
+    name="cert",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Measure how sure a language model is of every token, judge it, and record the evidence.",
+    epilog="`cert COMMAND --help` has examples and exit codes.",
+)
+app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
+app.command("batch", epilog=batch.EPILOG)(batch.batch)
+app.add_typer(config.app, name="config")
+app.command("schema", epilog=schema.EPILOG)(schema.schema)
+app.command("exit-codes", epilog=exit_codes.EPILOG)(exit_codes.exit_codes)
+app.command("completion", epilog=completion.EPILOG)(completion.completion)
+
+
+def _core_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms
+
+    try:
+        return version("cert-framework-core")
+    except PackageNotFoundError:
+        return "of an uninstalled checkout"
+
+
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - Typer's callback
+    if is_asked:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms
+
+        try:
+            number = version("cert-framework")
+        except PackageNotFoundError:
+            number = _core_version()
+        typer.echo(f"cert {number}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Measure how sure a language model is of every token, judge it, and record the evidence."""
