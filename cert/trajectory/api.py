@@ -7,12 +7,13 @@ import time
 from concurrent.futures import wait
 from typing import TYPE_CHECKING, Self
 
+from cert.backends.folder import REFERENCE_NAME
 from cert.backends.protocol import SamplingParams
 from cert.core.health import run_checks
 from cert.inputs.case import PromptCase
 from cert.inputs.ids import content_id
 from cert.trajectory.checks import build_checks
-from cert.trajectory.engine import REFERENCE_MODEL, HamiltonianEngine
+from cert.trajectory.engine import HamiltonianEngine
 from cert.trajectory.resources import HamiltonianModelResource
 from cert.trajectory.settings import settle
 
@@ -277,7 +278,7 @@ class HamiltonianMonitor:
         return run_checks(
             build_checks(
                 self.resource,
-                is_reference=self.config.model == REFERENCE_MODEL,
+                is_reference=self.config.model == REFERENCE_NAME,
                 timeout_s=timeout,
             )
         )

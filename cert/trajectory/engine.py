@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec
 
 from cert.assessment.assess import assess
 from cert.assessment.policy import Policy, load_policy
+from cert.backends.folder import REFERENCE_NAME
 from cert.backends.protocol import FinishReason, GenerationRequest, SamplingParams
 from cert.core.errors import (
     AnalysisError,
@@ -54,7 +55,6 @@ P = ParamSpec("P")
 
 logger = logging.getLogger(__name__)
 
-REFERENCE_MODEL = "reference"
 _GREEDY = SamplingParams()
 
 
@@ -112,7 +112,7 @@ class HamiltonianEngine:
             raise ConfigurationError(f"cache_size must be at least 0, got {cache_size}")
         self.model_resource = model_resource
         if policy is None:
-            policy = "reference" if model_resource.model_name == REFERENCE_MODEL else "default"
+            policy = "reference" if model_resource.model_name == REFERENCE_NAME else "default"
         self.policy = load_policy(policy) if isinstance(policy, str) else policy
         self._metrics = MetricsCollector() if metrics is None else metrics
         self._cache = ResultCache(cache_size)
