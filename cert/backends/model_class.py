@@ -66,7 +66,7 @@ def find_model_class(folder: ModelFolder, config: PreTrainedConfig) -> type[PreT
     )
 
     try:
-        found = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        found: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     except (KeyError, ImportError) as error:
         message = f"{folder.model_type!r} has no causal language model in transformers"
         raise ModelUnavailableError(message) from error
@@ -95,7 +95,8 @@ def build_model(
     with _quiet():
         try:
             _check_size(model_class, config, tensors, source)
-            model, report = model_class.from_pretrained(
+            load: Any = model_class.from_pretrained
+            model, report = load(
                 None,
                 config=config,
                 state_dict=tensors,
@@ -151,8 +152,9 @@ def _check_report(report: Mapping[str, Any], source: str) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep transformers' progress bars and advice off stderr; what matters is raised."""
-    from transformers.utils import logging  # noqa: PLC0415 - seconds
+    from transformers.utils import logging as theirs  # noqa: PLC0415 - seconds
 
+    logging: Any = theirs
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,0 +1,95 @@
+"""A linear layer with 8-bit weights for CPUs, quantized per output channel and per input row.
+
+    s_x = max|x| / L        one for each row of the input, when it comes
+    s_w = max|w| / 127      one for each output channel, once
+    y   = s_x * s_w * (round(x / s_x) . round(w / s_w)) + bias
+
+with L = 127, or 63 on processors without VNNI, where oneDNN adds pairs of products in 16 bits. The
+inner product is exact in integers, so a row's result depends on that row alone, to the last bit.
+torch's own dynamic quantization (`quantized.linear_dynamic`) takes one scale for the whole batch: a
+text's signals would change with its neighbours.
+
+Source: oneDNN, "Nuances of int8 computations".
+"""
+
+from __future__ import annotations
+
+import torch
+
+_WEIGHT_LEVELS = 127
+_VNNI_LEVELS = 127
+_PAIRED_LEVELS = 63
+_ZERO_POINT = 128
+_SMALLEST = 1e-30
+"""A row or channel of zeros gets this scale instead of zero."""
+
+
+def activation_levels() -> int:
+    """How many steps an input may take to each side on this processor without overflowing."""
+    return _VNNI_LEVELS if torch.cpu._is_vnni_supported() else _PAIRED_LEVELS  # noqa: SLF001
+
+
+class Int8Linear(torch.nn.Module):
+    """Replaces a linear layer for inference; not trainable, not serializable.
+
+    Attributes:
+        in_features: K.
+        out_features: N.
+        weight_bytes: Memory of the packed weights, which are no parameter and no buffer.
+    """
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor
+    bias: torch.Tensor | None
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Quantize a weight.
+
+        Args:
+            weight: Shape (N, K), any floating-point type.
+            bias: Shape (N,), or None.
+        """
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        exact = weight.detach().float()
+        scale = (exact.abs().amax(dim=1) / _WEIGHT_LEVELS).clamp_min(_SMALLEST)
+        levels = (exact / scale[:, None]).round_().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
+        self._levels = activation_levels()
+        self.weight_bytes = levels.nbytes
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer(
+            "zero_point", torch.zeros_like(scale, dtype=torch.int64), persistent=False
+        )
+        kept = None if bias is None else bias.detach().float()
+        self.register_buffer("bias", kept, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply: shape (..., K) to (..., N), in the input's type. NaN stays NaN, row by row."""
+        rows = x.reshape(-1, self.in_features).float()
+        row_scale = (rows.abs().amax(dim=1, keepdim=True) / self._levels).clamp_min(_SMALLEST)
+        levels = (rows / row_scale).round_().add_(_ZERO_POINT).to(torch.uint8)
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
+            levels,
+            1.0,
+            _ZERO_POINT,
+            self._packed,
+            self.scale,
+            self.zero_point,
+            None,
+            1.0,
+            0,
+            torch.float32,
+            "none",
+            [],
+            "",
+        )
+        if self.bias is None:
+            product.mul_(row_scale)
+        else:
+            product = torch.addcmul(self.bias, product, row_scale)
+        return product.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Show the shape."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"

@@ -1,0 +1,163 @@
+"""Weights in 8 or 4 bits: what is used where.
+
+| device | 8bit | 4bit |
+|---|---|---|
+| GPU | bitsandbytes LLM.int8 | bitsandbytes NF4 |
+| CPU | `Int8Linear` | bitsandbytes NF4 |
+
+Embeddings, norms and biases keep their type. On a CPU the projection to the vocabulary is quantized
+too, since most of the time goes there; bitsandbytes leaves it, as transformers does.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cert.backends.int8_linear import Int8Linear
+from cert.core.errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+QUANTIZATIONS = ("none", "8bit", "4bit")
+
+Replacement = tuple[torch.Tensor, torch.Tensor | None]
+
+
+def quantize_model(model: torch.nn.Module, quantize: str, device: torch.device) -> str | None:
+    """Replace a model's linear layers by quantized ones; the model is changed in place.
+
+    bitsandbytes quantizes when the layers are moved to `device`, which the caller does.
+
+    Args:
+        model: On the CPU.
+        quantize: `none`, `8bit` or `4bit`.
+        device: Where the model will run.
+
+    Returns:
+        What the record says: None, `dynamic-int8`, `bitsandbytes-int8` or `bitsandbytes-nf4`.
+
+    Raises:
+        ConfigurationError: There is no such quantization, or not on this machine.
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    if quantize not in QUANTIZATIONS:
+        message = f"there is no quantization {quantize!r}"
+        raise ConfigurationError(message, hint=f"use --quantize {', '.join(QUANTIZATIONS)}")
+    if quantize == "none":
+        return None
+    if quantize == "8bit" and device.type == "cpu":
+        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            raise ConfigurationError("this torch has no oneDNN: --quantize 8bit cannot run here")
+        _replace(model, Int8Linear, keep=None)
+        return "dynamic-int8"
+    library = _import_bitsandbytes()
+    head = _head(model)
+    if quantize == "8bit":
+        _replace(model, lambda weight, bias: _llm_int8(library, weight, bias), keep=head)
+        return "bitsandbytes-int8"
+    _replace(model, lambda weight, bias: _nf4(library, weight, bias), keep=head)
+    return "bitsandbytes-nf4"
+
+
+def quantized_bytes(model: torch.nn.Module) -> int:
+    """Memory of packed weights that are neither parameters nor buffers of the model."""
+    return sum(layer.weight_bytes for layer in model.modules() if isinstance(layer, Int8Linear))
+
+
+def _head(model: torch.nn.Module) -> torch.nn.Module | None:
+    find: Any = getattr(model, "get_output_embeddings", None)
+    head: torch.nn.Module | None = find() if find is not None else None
+    return head
+
+
+def _replace(
+    model: torch.nn.Module,
+    build: Callable[[torch.Tensor, torch.Tensor | None], torch.nn.Module],
+    *,
+    keep: torch.nn.Module | None,
+) -> None:
+    """Replace every linear layer but one; a layer's old weights are freed as it goes."""
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            weight = _weight_of(child)
+            if weight is not None and child is not keep:
+                bias: torch.Tensor | None = getattr(child, "bias", None)
+                setattr(parent, name, build(weight, bias).eval())
+
+
+def _weight_of(layer: torch.nn.Module) -> torch.Tensor | None:
+    """The weight of a linear layer, shape (outputs, inputs); None of any other layer."""
+    if type(layer) is torch.nn.Linear:
+        return layer.weight
+    if type(layer).__name__ == "Conv1D" and isinstance(layer.weight, torch.Tensor):
+        return layer.weight.T  # GPT-2's, which keeps it as (inputs, outputs)
+    return None
+
+
+def _import_bitsandbytes() -> Any:  # noqa: ANN401 - a module without types
+    try:
+        with _without_kernels():
+            import bitsandbytes  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        message = "this quantization needs bitsandbytes, which is not installed"
+        raise MissingExtraError(message, hint="pip install 'cert-framework[quantize]'") from error
+    return bitsandbytes
+
+
+@contextmanager
+def _without_kernels() -> Iterator[None]:
+    """While it is imported, bitsandbytes asks a hub for compiled code if `kernels` is there."""
+    missing = object()
+    before = sys.modules.get("kernels", missing)
+    # None is how an import is made to fail.
+    sys.modules["kernels"] = None  # type: ignore[assignment]
+    logger = logging.getLogger("bitsandbytes")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        if before is missing:
+            del sys.modules["kernels"]
+        else:
+            sys.modules["kernels"] = before  # type: ignore[assignment]
+
+
+def _llm_int8(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:  # noqa: ANN401
+    layer: torch.nn.Module = library.nn.Linear8bitLt(
+        weight.shape[1],
+        weight.shape[0],
+        bias=bias is not None,
+        has_fp16_weights=False,
+        device="meta",
+    )
+    layer.weight = library.nn.Int8Params(
+        weight.detach().contiguous(), requires_grad=False, has_fp16_weights=False
+    )
+    if bias is not None:
+        layer.bias = torch.nn.Parameter(bias.detach(), requires_grad=False)
+    return layer
+
+
+def _nf4(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:  # noqa: ANN401
+    layer: torch.nn.Module = library.nn.Linear4bit(
+        weight.shape[1],
+        weight.shape[0],
+        bias=bias is not None,
+        compute_dtype=weight.dtype,
+        quant_type="nf4",
+        device="meta",
+    )
+    layer.weight = library.nn.Params4bit(
+        weight.detach().contiguous(), requires_grad=False, quant_type="nf4", module=layer
+    )
+    if bias is not None:
+        layer.bias = torch.nn.Parameter(bias.detach(), requires_grad=False)
+    return layer
