@@ -10,7 +10,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +34,11 @@ _TEXT = (
     "It was the best of times, it was the worst of times, and there was nothing else to say. "
 ) * 4
 
+_QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 _CHATML = (
     "{% for message in messages %}"
     "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
@@ -38,6 +52,8 @@ _HEADERS = (
     "{% if add_generation_prompt %}"
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
+
+_CLASSES = {"gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
 
 # family: special tokens in id order, the one before every text, the end, its chat template
 _SPECIALS: dict[str, tuple[list[str], str | None, str, str]] = {
@@ -135,7 +151,16 @@ def build_tokenizer(family: str, *, vocab_size: int = 300) -> Tokenizer:
     """Train a byte-level BPE tokenizer with the family's special tokens and prefix."""
     specials, bos, _, _ = _SPECIALS[family]
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if family.startswith("qwen"):
+        tokenizer.normalizer = normalizers.NFC()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(_QWEN_WORDS), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+    else:
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.train_from_iterator(
         [_TEXT],
@@ -162,7 +187,7 @@ def write_tokenizer(
     _, bos, eos, usual = _SPECIALS[family]
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": _CLASSES.get(family, "PreTrainedTokenizerFast"),
         "eos_token": eos,
         "clean_up_tokenization_spaces": False,
     }

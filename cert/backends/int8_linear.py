@@ -67,7 +67,8 @@ class Int8Linear(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply: shape (..., K) to (..., N), in the input's type. NaN stays NaN, row by row."""
         rows = x.reshape(-1, self.in_features).float()
-        row_scale = (rows.abs().amax(dim=1, keepdim=True) / self._levels).clamp_min(_SMALLEST)
+        largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, keepdim=True)
+        row_scale = (largest / self._levels).clamp_min_(_SMALLEST)
         levels = (rows / row_scale).round_().add_(_ZERO_POINT).to(torch.uint8)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             levels,

@@ -113,21 +113,16 @@ def _import_bitsandbytes() -> Any:  # noqa: ANN401 - a module without types
 @contextmanager
 def _without_kernels() -> Iterator[None]:
     """While it is imported, bitsandbytes asks a hub for compiled code if `kernels` is there."""
-    missing = object()
-    before = sys.modules.get("kernels", missing)
+    before = {"kernels": sys.modules["kernels"]} if "kernels" in sys.modules else {}
     # None is how an import is made to fail.
     sys.modules["kernels"] = None  # type: ignore[assignment]
-    logger = logging.getLogger("bitsandbytes")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    # It also warns about its own casts at every call of every layer.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
-        if before is missing:
-            del sys.modules["kernels"]
-        else:
-            sys.modules["kernels"] = before  # type: ignore[assignment]
+        del sys.modules["kernels"]
+        sys.modules.update(before)
 
 
 def _llm_int8(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:  # noqa: ANN401
