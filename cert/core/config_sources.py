@@ -17,7 +17,7 @@ from pydantic_settings import EnvSettingsSource
 from cert.core.errors import ConfigurationError
 from cert.core.strict_yaml import MAX_BYTES, parse_yaml
 from cert.observability.controls import escape_controls
-from cert.observability.redaction import is_secret_name, redact
+from cert.observability.redaction import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -90,7 +90,7 @@ def environment_layer(settings: type[BaseSettings]) -> Layer:
             )
         except ValueError as error:
             raise ConfigurationError(
-                f"{name} (environment {variable}): not JSON, got {_shown(name, raw)}",
+                f"{name} (environment {variable}): not JSON, got {_shown(raw)}",
                 hint=f"for example {variable}='{_EXAMPLES.get(name, '[]')}'",
             ) from error
     for variable in sorted(os.environ.keys() - known.keys()):
@@ -181,11 +181,8 @@ def invalid_value(error: ValidationError, origins: Mapping[str, str]) -> Configu
         name = str(detail["loc"][0]) if detail["loc"] else "settings"
         reason = escape_controls(detail["msg"].removeprefix("Value error, "))
         reason = reason.replace("Input should be", "it should be")
-        line = (
-            f"{name} ({origins.get(name, DEFAULT)}): {reason}, got {_shown(name, detail['input'])}"
-        )
-        if line not in lines:
-            lines.append(line)
+        origin = origins.get(name, DEFAULT)
+        lines.append(f"{name} ({origin}): {reason}, got {_shown(detail['input'])}")
     return ConfigurationError("; ".join(lines))
 
 
@@ -211,8 +208,6 @@ def _warn_if_misspelt(variable: str, known: Mapping[str, str]) -> None:
         logger.warning("the environment variable %s is not read; did you mean %s?", variable, meant)
 
 
-def _shown(name: str, value: object) -> str:
-    if is_secret_name(name):
-        return "[redacted]"
+def _shown(value: object) -> str:
     text = escape_controls(redact(repr(value)))
     return text if len(text) <= 80 else f"{text[:77]}..."  # noqa: PLR2004 - a line of a terminal

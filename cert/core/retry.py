@@ -90,16 +90,6 @@ def retry(  # noqa: PLR0913 - three of the specification's, the rest are optiona
         TypeError: `exceptions` holds something else than subclasses of `Exception` (an interrupt
             or a cancellation must not be retried), or the function is a generator.
     """
-    if max_retries < 0:
-        raise ValueError(f"max_retries is at least 0, got {max_retries}")
-    if not 1 <= backoff_base < math.inf:
-        raise ValueError(f"backoff_base is a finite number >= 1, got {backoff_base}")
-    if not 0 < max_delay_s < math.inf:
-        raise ValueError(f"max_delay_s is a finite number > 0, got {max_delay_s}")
-    for kind in exceptions or ():
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise TypeError(f"exceptions holds subclasses of Exception, got {kind!r}")
-
     policy = _Policy(
         max_retries=max_retries,
         backoff_base=backoff_base,

@@ -71,7 +71,7 @@ def configure_logging(  # noqa: PLR0913 - the specification's arguments, then th
         ValueError: An argument is none of those above, or a file is asked for and not named.
         OSError: The file cannot be opened, or is no regular file.
     """
-    name = level.upper()
+    name = str(level).upper()
     if name not in LEVELS:
         raise ValueError(f"level is one of {', '.join(LEVELS)}, got {level!r}")
     if format not in FORMATS:

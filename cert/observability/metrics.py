@@ -14,9 +14,11 @@ the number of time series is fixed.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import weakref
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self, cast
 
@@ -76,6 +78,10 @@ class CacheType(StrEnum):
     BASELINE = "baseline"
 
 
+# Newer versions of the library take any text as a name, and quote it.
+_NAMESPACE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True)
 class _Instruments:
     requests: Counter
@@ -94,29 +100,36 @@ _by_registry: weakref.WeakKeyDictionary[CollectorRegistry, dict[str, _Instrument
 
 def _instruments(namespace: str, registry: CollectorRegistry) -> _Instruments:
     def counter(name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, namespace=namespace, registry=registry)
+        return Counter(name, text, labels, namespace=namespace, registry=None)
 
-    return _Instruments(
+    instruments = _Instruments(
         requests=counter("requests_total", "Requests.", "service", "status"),
         durations=Histogram(
             "request_duration_seconds",
             "Time a request took, waiting included.",
             ("service", "operation"),
             namespace=namespace,
-            registry=registry,
+            registry=None,
             buckets=DURATION_BUCKETS_S,
         ),
         perplexity=Histogram(
             "hamiltonian_perplexity",
             "Perplexity of analysed texts: exp of the pooled mean negative log-likelihood.",
             namespace=namespace,
-            registry=registry,
+            registry=None,
             buckets=PERPLEXITY_BUCKETS,
         ),
         quality_checks=counter("hamiltonian_quality_checks_total", "Verdicts.", "result"),
         cache_hits=counter("cache_hits_total", "Answers found in a cache.", "cache_type"),
         cache_misses=counter("cache_misses_total", "Answers not found in a cache.", "cache_type"),
     )
+    with ExitStack() as undo:
+        for one in fields(instruments):
+            metric = getattr(instruments, one.name)
+            registry.register(metric)
+            undo.callback(registry.unregister, metric)
+        undo.pop_all()
+    return instruments
 
 
 class MetricsCollector:
@@ -137,6 +150,8 @@ class MetricsCollector:
     """
 
     def __init__(self, namespace: str = "cert", registry: CollectorRegistry | None = None) -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(f"a namespace has letters, digits and _ only, got {namespace!r}")
         self.namespace = namespace
         self.registry = REGISTRY if registry is None else registry
         with _lock:
@@ -159,10 +174,11 @@ class MetricsCollector:
         Raises:
             ValueError: A label is no member of its enumeration.
         """
-        self._instruments.requests.labels(Service(service).value, Status(status).value).inc()
-        self._instruments.durations.labels(
-            Service(service).value, Operation(operation).value
-        ).observe(duration_s)
+        # All labels are checked before anything is counted.
+        request = (Service(service).value, Status(status).value)
+        timed = (Service(service).value, Operation(operation).value)
+        self._instruments.requests.labels(*request).inc()
+        self._instruments.durations.labels(*timed).observe(duration_s)
 
     def record_quality_check(self, result: QualityResult, *, perplexity: float | None) -> None:
         """Count one verdict, and the perplexity it was given on.

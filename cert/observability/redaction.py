@@ -12,11 +12,13 @@ import re
 
 MASK = "[redacted]"
 
-# Every pattern is linear in the text: no nested repetition, and each begins with a literal.
+# Every pattern is linear in the text: no nested repetition, look-aheads bounded, and each begins
+# with a literal. `sk-` asks for a digit or capital, because "task-specific" holds no key; nothing
+# asks for a word's beginning, because "keyhf_..." does hold one.
 _TOKENS = re.compile(
     r"hf_[A-Za-z0-9]{16,}"
-    r"|sk-[A-Za-z0-9_-]{16,}"
-    r"|(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"
+    r"|sk-(?=[a-z_-]{0,40}[A-Z0-9])[A-Za-z0-9_-]{16,}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"
     r"|gh[pousr]_[A-Za-z0-9]{30,}"
     r"|github_pat_[A-Za-z0-9_]{22,}"
     r"|glpat-[A-Za-z0-9_-]{20,}"
@@ -37,7 +39,7 @@ _NAME = (
 )
 _ASSIGNMENT = re.compile(
     rf"(?i)((?:{_NAME})[\"']?\s{{0,4}}(?:=|:(?=\s{{0,4}}[\"']))\s{{0,4}})"
-    r"(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;&)}\]]+)"
+    r"(?!\[redacted\])(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;&)}\]]+)"
 )
 _SECRET_NAME = re.compile(
     rf"(?i)(?:^|[_-])(?:{_NAME}|authorization|proxy[_-]authorization|cookie|set[_-]cookie)$"

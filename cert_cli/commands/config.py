@@ -23,7 +23,12 @@ EPILOG = (
 # A longer value does not push the origins of all the others out of sight.
 _MAX_WIDTH = 40
 
-app = typer.Typer(no_args_is_help=True, help="Show the settings and where they come from.")
+app = typer.Typer(
+    no_args_is_help=True,
+    # Otherwise `[tool.cert]` is taken for markup and vanishes.
+    rich_markup_mode=None,
+    help="Show the settings and where they come from.",
+)
 
 
 @app.callback()

@@ -34,7 +34,7 @@ def test_an_error_may_know_better_when_to_ask_again() -> None:
 
 
 def test_anything_else_is_internal_bounded_and_without_secrets() -> None:
-    described = AnalysisError.from_exception(RuntimeError("sk-" + "a" * 40 + "b" * 5 + " " * 9000))
+    described = AnalysisError.from_exception(RuntimeError("sk-" + "a1" * 20 + " " * 9000))
     assert described.error_type == "InternalError"
     assert described.message.startswith("RuntimeError: [redacted] ")
     assert len(described.message) == 2000
@@ -47,3 +47,7 @@ def test_errors_survive_a_process_boundary() -> None:
     error = errors.CircuitOpenError("open", hint="wait", retry_after=3.0)
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made in the line itself
     assert (copy.message, copy.hint, copy.retry_after) == ("open", "wait", 3.0)
+
+
+def test_an_error_is_never_true_so_that_it_passes_for_no_result() -> None:
+    assert not AnalysisError("ModelNotLoaded", "wait", recoverable=True)
