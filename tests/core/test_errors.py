@@ -49,5 +49,5 @@ def test_errors_survive_a_process_boundary() -> None:
     assert (copy.message, copy.hint, copy.retry_after) == ("open", "wait", 3.0)
 
 
-def test_an_error_is_never_true_so_that_it_passes_for_no_result() -> None:
-    assert not AnalysisError("ModelNotLoaded", "wait", recoverable=True)
+def test_an_error_passes_no_check() -> None:
+    assert AnalysisError("ModelNotLoaded", "wait", recoverable=True).passed_quality_check is False
