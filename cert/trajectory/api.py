@@ -14,6 +14,7 @@ from cert.inputs.case import PromptCase
 from cert.inputs.ids import content_id
 from cert.trajectory.checks import build_checks
 from cert.trajectory.engine import HamiltonianEngine
+from cert.trajectory.exporter import serve_metrics_once
 from cert.trajectory.resources import HamiltonianModelResource
 from cert.trajectory.settings import settle
 
@@ -98,7 +99,8 @@ class HamiltonianMonitor:
             max_prompt_chars: Longer prompts and responses are refused.
             max_memory_gb: Refuse a model with which more memory is in use, in 2**30 bytes.
             config: Where the settings not given here come from; None reads the environment.
-            metrics: Where requests are counted; None is the process's own registry.
+            metrics: Where requests are counted; None is the process's own registry, which is
+                then served on loopback if METRICS_ENABLED says so.
             loader: Makes the backend; None is `cert.backends.load_backend`.
 
         Raises:
@@ -149,6 +151,8 @@ class HamiltonianMonitor:
             policy=self.config.policy if policy is None else policy,
             metrics=metrics,
         )
+        if self.config.metrics_enabled and metrics is None:
+            serve_metrics_once(self.config.metrics_port)
         if self.config.preload:
             self.resource.load()
 

@@ -110,6 +110,8 @@ def check_instrument(resource: HamiltonianModelResource, timeout_s: float) -> Ch
         return CheckResult.unhealthy("the pinned prompt was tokenized into other tokens")
     computed = identity.quantization or identity.dtype
     found = compare_readings(generation.trace, readings, computed)
+    if found.tolerance is None:
+        return CheckResult.unknown(found.reason)
     if not found.ok:
         return CheckResult.unhealthy(found.reason)
     worst = max(found.max_logprob_deviation, found.max_entropy_deviation)

@@ -30,16 +30,10 @@ from cert.core.errors import (
     ModelNotLoaded,
 )
 from cert.observability.correlation import correlation_id_context, get_correlation_id
-from cert.observability.metrics import (
-    CacheType,
-    MetricsCollector,
-    Operation,
-    QualityResult,
-    Service,
-    Status,
-)
+from cert.observability.metrics import MetricsCollector, Status
 from cert.signals.summary import summarize
 from cert.trajectory.cache import Measured, ResultCache, cache_key
+from cert.trajectory.counting import RequestCounter, status_of_error, status_of_reason
 from cert.trajectory.texts import check_sampling, check_text
 from cert.trajectory.types import AnalysisResult
 
@@ -114,7 +108,7 @@ class HamiltonianEngine:
         if policy is None:
             policy = "reference" if model_resource.model_name == REFERENCE_NAME else "default"
         self.policy = load_policy(policy) if isinstance(policy, str) else policy
-        self._metrics = MetricsCollector() if metrics is None else metrics
+        self._counter = RequestCounter(MetricsCollector() if metrics is None else metrics)
         self._cache = ResultCache(cache_size)
 
     def submit(  # noqa: PLR0913 - one keyword an option
@@ -254,7 +248,7 @@ class HamiltonianEngine:
         key = cache_key(backend.identity, call.case, call.sampling, call.chat)
         if key is not None:
             measured = self._cache.get(key)
-            self._metrics.record_cache(CacheType.ANALYSIS, hit=measured is not None)
+            self._counter.cache_lookup(hit=measured is not None)
             if measured is not None:
                 fresh = replace(measured.generation, queued_s=0.0, generate_s=0.0)
                 self._judge(call, replace(measured, generation=fresh), cached=True)
@@ -309,7 +303,7 @@ class HamiltonianEngine:
             total_s=call.elapsed_s(),
             correlation_id=call.correlation_id,
         )
-        self._settle(call, result, _STATUS_BY_REASON.get(generation.finish_reason, Status.SUCCESS))
+        self._settle(call, result, status_of_reason(generation.finish_reason))
 
     def _fail(self, call: _Call, error: Exception) -> None:
         outcome = AnalysisError.from_exception(error)
@@ -319,54 +313,25 @@ class HamiltonianEngine:
                 exc_info=error,
                 extra={"prompt_id": call.case.id, "error_type": type(error).__name__},
             )
-        status = next((s for kind, s in _STATUS_BY_ERROR if isinstance(error, kind)), Status.ERROR)
-        self._settle(call, outcome, status)
+        self._settle(call, outcome, status_of_error(error))
 
     def _settle(self, call: _Call, outcome: AnalysisResult | AnalysisError, status: Status) -> None:
         """Hand the outcome to the caller and count it, once."""
         if not call.claim():
             return
-        if not call.outcome.set_running_or_notify_cancel():
-            status = Status.CANCELLED
-        operation = Operation.ANALYZE if call.case.response is None else Operation.SCORE
-        duration_s = call.elapsed_s()
-        self._metrics.record_request(Service.HAMILTONIAN, operation, status, duration_s=duration_s)
-        extra: dict[str, object] = {
-            "prompt_id": call.case.id,
-            "status": status.value,
-            "duration_s": round(duration_s, 6),
-        }
-        if isinstance(outcome, AnalysisError):
-            # What lies with the prompt or the caller is no warning about this system.
-            level = logging.WARNING if status in _SYSTEM_FAILURES else logging.INFO
-            extra |= {"error_type": outcome.error_type}
-            logger.log(level, "analysis failed", extra=extra)
-        else:
-            self._metrics.record_quality_check(
-                QualityResult(outcome.verdict.value), perplexity=outcome.summary.perplexity
+        wanted = call.outcome.set_running_or_notify_cancel()
+        try:
+            self._counter.outcome(
+                call.case,
+                outcome,
+                status if wanted else Status.CANCELLED,
+                duration_s=call.elapsed_s(),
             )
-            extra |= {
-                "model": outcome.identity.name,
-                "verdict": outcome.verdict.value,
-                "perplexity": outcome.avg_perplexity,
-                "tokens": outcome.summary.tokens,
-                "cached": outcome.cached,
-            }
-            logger.info("analysis finished", extra=extra)
-        if not call.outcome.cancelled():
+        except Exception:
+            # Whoever waits gets the measurement, even if it could not be counted.
+            logger.exception("analysis not counted", extra={"prompt_id": call.case.id})
+        if wanted:
             call.outcome.set_result(outcome)
-
-
-_SYSTEM_FAILURES = (Status.ERROR, Status.TIMEOUT)
-_STATUS_BY_REASON = {
-    FinishReason.TIMEOUT: Status.TIMEOUT,
-    FinishReason.CANCELLED: Status.CANCELLED,
-}
-_STATUS_BY_ERROR = (
-    (InvalidInput, Status.REFUSED),
-    (GenerationTimeout, Status.TIMEOUT),
-    (GenerationCancelled, Status.CANCELLED),
-)
 
 
 def _cut(call: _Call, generation: Generation, context_tokens: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from cert.core.errors import (
     ModelNotLoaded,
     ModelUnavailableError,
 )
+from cert.core.extras import missing_extra
 from cert.core.resources import BYTES_PER_GB, ManagedResource, read_memory
 from cert.trajectory.settings import settle
 
@@ -255,8 +256,13 @@ class HamiltonianModelResource(ManagedResource["Backend"]):
     def _load_on(self, device: str) -> Backend:
         loader: Loader
         if self._loader is None:
-            from cert.backends.transformers_local import load_backend  # noqa: PLC0415 - loads torch
-
+            try:
+                from cert.backends.transformers_local import load_backend  # noqa: PLC0415 - torch
+            except ModuleNotFoundError as error:
+                if (error.name or "cert").partition(".")[0] in {"cert", "cert_cli"}:
+                    raise
+                message = f"running a local model needs {error.name}"
+                raise missing_extra(message, "local") from error
             loader = load_backend
         else:
             loader = self._loader

@@ -509,6 +509,20 @@ def test_a_verdict_is_counted_with_its_perplexity(
     assert count(duration, service="hamiltonian", operation="score") == 1
 
 
+def test_a_result_that_cannot_be_counted_reaches_the_caller_all_the_same(
+    bench: Callable[..., Bench],
+    metrics: MetricsCollector,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise ValueError("metrics are broken")
+
+    monkeypatch.setattr(metrics, "record_quality_check", broken)
+    assert bench().engine.submit(CASE).result(5).passed_quality_check
+    assert "analysis not counted" in caplog.messages
+
+
 def test_log_lines_hold_the_outcome_and_no_text(
     bench: Callable[..., Bench], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -535,7 +549,7 @@ def test_the_current_correlation_id_is_taken_and_restored(bench: Callable[..., B
 
             seen.append(get_correlation_id())
 
-    logger = logging.getLogger("cert.trajectory.engine")
+    logger = logging.getLogger("cert.trajectory.counting")
     listener = Listener()
     logger.addHandler(listener)
     logger.setLevel(logging.INFO)
