@@ -38,8 +38,7 @@ CONFIG_FILE = "config.json"
 GENERATION_FILE = "generation_config.json"
 
 MAX_CONFIG_BYTES = 4 * 2**20
-MAX_SETTINGS_BYTES = 32 * 2**20
-MAX_TOKENIZER_BYTES = 128 * 2**20
+MAX_TOKENIZER_BYTES = 64 * 2**20
 MAX_TEMPLATE_BYTES = 2**20
 MAX_FOLDER_ENTRIES = 10_000
 
@@ -47,9 +46,9 @@ _TEMPLATE_FOLDER = "additional_chat_templates"
 _TOKENIZER_FILE = "tokenizer.json"
 _TOKENIZER_SETTINGS = {
     _TOKENIZER_FILE: MAX_TOKENIZER_BYTES,
-    "tokenizer_config.json": MAX_SETTINGS_BYTES,
+    "tokenizer_config.json": MAX_CONFIG_BYTES,
     "special_tokens_map.json": MAX_CONFIG_BYTES,
-    "added_tokens.json": MAX_SETTINGS_BYTES,
+    "added_tokens.json": MAX_CONFIG_BYTES,
     "chat_template.jinja": MAX_TEMPLATE_BYTES,
 }
 _VOCABULARIES = {

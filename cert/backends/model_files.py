@@ -74,8 +74,15 @@ def read_text(path: Path, *, max_bytes: int) -> str:
 
 
 def read_json_object(path: Path, *, max_bytes: int) -> dict[str, object]:
-    """Read a JSON object; see `parse_json_object`."""
-    return parse_json_object(read_text(path, max_bytes=max_bytes), source=str(path))
+    """Read a JSON object that is nested no deeper than `MAX_JSON_DEPTH`.
+
+    Raises:
+        ModelUnavailableError, ModelRefusedError: See `read_text` and `parse_json_object`.
+    """
+    document = parse_json_object(read_text(path, max_bytes=max_bytes), source=str(path))
+    if _depth_exceeds(document, MAX_JSON_DEPTH):
+        raise _too_deep(str(path))
+    return document
 
 
 def parse_json_object(text: str, *, source: str) -> dict[str, object]:
@@ -84,18 +91,16 @@ def parse_json_object(text: str, *, source: str) -> dict[str, object]:
     Two readers of a file with a name given twice may see two different models.
 
     Raises:
-        ModelRefusedError: A name is given twice, or the nesting is deeper than `MAX_JSON_DEPTH`.
+        ModelRefusedError: A name is given twice, or the nesting is too deep to be parsed.
         ModelUnavailableError: It is no JSON, or no object.
     """
     try:
         value = json.loads(text, object_pairs_hook=_without_duplicates)
-        _check_depth(value, MAX_JSON_DEPTH)
     except _RefusedJsonError as error:
         message = f"{source}: {error}"
         raise ModelRefusedError(message) from error
     except RecursionError as error:
-        message = f"{source}: nested deeper than {MAX_JSON_DEPTH}"
-        raise ModelRefusedError(message) from error
+        raise _too_deep(source) from error
     except ValueError as error:
         message = f"{source} is no JSON: {error}"
         raise ModelUnavailableError(message) from error
@@ -119,17 +124,16 @@ def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return result
 
 
-def _check_depth(value: object, depth: int) -> None:
-    """Walk through a parsed document.
+def _depth_exceeds(value: object, depth: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_depth_exceeds(item, depth - 1) for item in items)
 
-    Raises:
-        RecursionError: It is nested deeper than `depth`.
-    """
-    if isinstance(value, dict | list):
-        if depth == 0:
-            raise RecursionError
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, depth - 1)
+
+def _too_deep(source: str) -> ModelRefusedError:
+    message = f"{source}: nested deeper than {MAX_JSON_DEPTH}"
+    return ModelRefusedError(message)
 
 
 def printable(text: str, limit: int = 80) -> str:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own limit."""
-MAX_PARSED_HEADER_BYTES = 32 * 2**20
-"""Parsing takes several times the memory of the text; no known model has a tenth of this."""
+MAX_PARSED_HEADER_BYTES = 16 * 2**20
+"""Parsing takes several times the memory of the text; no known model has a fifth of this."""
 MAX_TENSORS = 100_000
 MAX_NAME_CHARS = 256
 MAX_RANK = 8

@@ -7,13 +7,12 @@ goes through AutoTokenizer itself, so that the ids agree either way.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
 
-from cert.backends.folder import MAX_SETTINGS_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES
+from cert.backends.folder import MAX_CONFIG_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES
 from cert.backends.model_files import read_json_object, read_text
 from cert.backends.tokenizer_match import SPECIAL_NAMES, find_class, reads_as_it_is
 from cert.core.errors import ModelUnavailableError
@@ -67,9 +66,9 @@ def _settings(folder: ModelFolder) -> dict[str, object]:
     """tokenizer_config.json, with special_tokens_map.json where transformers still heeds it."""
     settings: dict[str, object] = {}
     if _SETTINGS in folder.tokenizer_files:
-        settings = read_json_object(folder.path / _SETTINGS, max_bytes=MAX_SETTINGS_BYTES)
+        settings = read_json_object(folder.path / _SETTINGS, max_bytes=MAX_CONFIG_BYTES)
     if _SPECIALS in folder.tokenizer_files and "added_tokens_decoder" not in settings:
-        settings |= read_json_object(folder.path / _SPECIALS, max_bytes=MAX_SETTINGS_BYTES)
+        settings |= read_json_object(folder.path / _SPECIALS, max_bytes=MAX_CONFIG_BYTES)
     return settings
 
 
@@ -83,25 +82,18 @@ def _read_directly(
     path = folder.path / _TOKENIZER
     text = read_text(path, max_bytes=MAX_TOKENIZER_BYTES)
     try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        message = f"{path} is no JSON: {error}"
-        raise ModelUnavailableError(message) from error
-    if not isinstance(document, dict):
-        message = f"{path} holds no JSON object"
-        raise ModelUnavailableError(message)
-    name = settings.get("tokenizer_class") or folder.config.get("tokenizer_class")
-    found = find_class(folder.model_type, name if isinstance(name, str) else None, document)
-    if found is None:
-        return None
-    special_tokens = _special_tokens(found.defaults, settings)
-    if not reads_as_it_is(found, settings, document, special_tokens):
-        return None
-    try:
-        return Tokenizer.from_str(text), special_tokens
+        tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare exceptions
         message = f"{path} makes no tokenizer: {error}"[:500]
         raise ModelUnavailableError(message) from error
+    name = settings.get("tokenizer_class") or folder.config.get("tokenizer_class")
+    found = find_class(folder.model_type, name if isinstance(name, str) else None, tokenizer)
+    if found is None:
+        return None
+    special_tokens = _special_tokens(found.defaults, settings)
+    if not reads_as_it_is(found, settings, tokenizer, special_tokens):
+        return None
+    return tokenizer, special_tokens
 
 
 def _special_tokens(defaults: Mapping[str, str], settings: Mapping[str, object]) -> dict[str, str]:

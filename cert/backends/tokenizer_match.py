@@ -10,11 +10,16 @@ Source: transformers 5.23, `AutoTokenizer.from_pretrained`, `TokenizersBackend`,
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tokenizers.models import BPE
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tokenizers import Tokenizer
 
 SPECIAL_NAMES = (
     "bos_token",
@@ -30,6 +35,15 @@ SPECIAL_NAMES = (
 _GENERIC = frozenset({"PreTrainedTokenizer", "TokenizersBackend"})
 _ALTERING = ("fast_tokenizer_files", "split_special_tokens", "init_inputs", "add_prefix_space")
 _FLAGS = ("content", "single_word", "lstrip", "rstrip", "normalized", "special")
+_MODEL_OPTIONS = (
+    "dropout",
+    "unk_token",
+    "continuing_subword_prefix",
+    "end_of_word_suffix",
+    "fuse_unk",
+    "byte_fallback",
+    "ignore_merges",
+)
 _PATCHED_VOCABULARY = 100_000
 """From this size on, transformers may give Mistral's tokenizers another splitting pattern."""
 
@@ -85,7 +99,7 @@ _QWEN2 = TokenizerClass(
 
 
 def find_class(
-    model_type: str, class_name: str | None, document: Mapping[str, object]
+    model_type: str, class_name: str | None, tokenizer: Tokenizer
 ) -> TokenizerClass | None:
     """Find the class that AutoTokenizer takes.
 
@@ -93,7 +107,7 @@ def find_class(
         model_type: Of config.json.
         class_name: `tokenizer_class` of tokenizer_config.json, else of config.json; None where
             neither names one.
-        document: tokenizer.json.
+        tokenizer: As tokenizer.json has it.
 
     Returns:
         None where the class is not one of those known here.
@@ -101,10 +115,10 @@ def find_class(
     name = class_name.removesuffix("Fast") if class_name else None
     if model_type == "llama":
         generic = name is None or name in _GENERIC
-        as_it_is = generic or (name == "LlamaTokenizer" and _splits_bytes(document))
+        as_it_is = generic or (name == "LlamaTokenizer" and _splits_bytes(tokenizer))
         return _BACKEND if as_it_is else None
     if model_type == "mistral":
-        return _BACKEND if _vocabulary_size(document) < _PATCHED_VOCABULARY else None
+        return _BACKEND if tokenizer.get_vocab_size() < _PATCHED_VOCABULARY else None
     if model_type == "qwen2":
         return _QWEN2
     own = {"qwen3": ("Qwen2Tokenizer", _QWEN2), "gpt2": ("GPT2Tokenizer", _GPT2)}.get(model_type)
@@ -118,7 +132,7 @@ def find_class(
 def reads_as_it_is(
     found: TokenizerClass,
     settings: Mapping[str, object],
-    document: Mapping[str, object],
+    tokenizer: Tokenizer,
     special_tokens: Mapping[str, str],
 ) -> bool:
     """Whether the class makes nothing else of tokenizer.json than the tokenizers library does.
@@ -126,13 +140,15 @@ def reads_as_it_is(
     Args:
         found: By `find_class`.
         settings: tokenizer_config.json, special_tokens_map.json merged into it.
-        document: tokenizer.json.
+        tokenizer: As tokenizer.json has it.
         special_tokens: Text by role.
     """
     if any(settings.get(name) for name in _ALTERING) or not _knows_roles(settings):
         return False
-    added = {_flags(token) for token in _dicts(document.get("added_tokens"))}
-    listed = {_flags(token) for token in _dicts(settings.get("added_tokens_decoder"))}
+    tokens = tokenizer.get_added_tokens_decoder().values()
+    added = {tuple(getattr(token, name) for name in _FLAGS) for token in tokens}
+    written = _dicts(settings.get("added_tokens_decoder"))
+    listed = {tuple(token.get(name) for name in _FLAGS) for token in written}
     specials = {*special_tokens.values(), *_extra_tokens(settings)}
     if not (listed <= added and specials <= {token[0] for token in added}):
         return False
@@ -142,7 +158,7 @@ def reads_as_it_is(
         return False
     if found.plain_specials and not {(token, *_NO_FLAGS) for token in specials} <= added:
         return False
-    return _has_pipeline(document, found.pipeline)
+    return _has_pipeline(tokenizer, found.pipeline)
 
 
 _NO_FLAGS = (False, False, False, False, True)
@@ -156,15 +172,19 @@ def _knows_roles(settings: Mapping[str, object]) -> bool:
     return {name for name in texts if name.endswith("_token")} <= set(SPECIAL_NAMES)
 
 
-def _has_pipeline(document: Mapping[str, object], pipeline: Mapping[str, object]) -> bool:
-    model = document.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+def _has_pipeline(tokenizer: Tokenizer, pipeline: Mapping[str, object]) -> bool:
+    model = tokenizer.model
+    if not isinstance(model, BPE) or any(getattr(model, name) for name in _MODEL_OPTIONS):
         return False
-    options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
-    switches = ("fuse_unk", "byte_fallback", "ignore_merges")
-    if any(model.get(name) for name in (*options, *switches)):
-        return False
-    return all(_includes(document.get(name), wanted) for name, wanted in pipeline.items())
+    return all(
+        _includes(_section(getattr(tokenizer, name)), wanted) for name, wanted in pipeline.items()
+    )
+
+
+def _section(part: object) -> object:
+    """A part of a tokenizer as tokenizer.json writes it."""
+    state = part.__getstate__()
+    return json.loads(state) if isinstance(state, bytes) else None
 
 
 def _includes(value: object, wanted: object) -> bool:
@@ -182,30 +202,18 @@ def _includes(value: object, wanted: object) -> bool:
     return value == wanted
 
 
-def _splits_bytes(document: Mapping[str, object]) -> bool:
-    section = document.get("pre_tokenizer")
+def _splits_bytes(tokenizer: Tokenizer) -> bool:
+    section = _section(tokenizer.pre_tokenizer)
     if not isinstance(section, dict):
         return False
     parts = [section, *_dicts(section.get("pretokenizers"))]
     return any(part.get("type") == "ByteLevel" for part in parts)
 
 
-def _vocabulary_size(document: Mapping[str, object]) -> int:
-    model = document.get("model")
-    vocabulary = model.get("vocab") if isinstance(model, dict) else None
-    if not isinstance(vocabulary, dict | list):
-        return _PATCHED_VOCABULARY
-    return len(vocabulary) + len(_dicts(document.get("added_tokens")))
-
-
 def _extra_tokens(settings: Mapping[str, object]) -> set[object]:
     values = [settings.get(name) for name in ("additional_special_tokens", "extra_special_tokens")]
     tokens = [token for value in values if isinstance(value, list) for token in value]
     return {token.get("content") if isinstance(token, dict) else token for token in tokens}
-
-
-def _flags(token: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(token.get(name, False) for name in _FLAGS)
 
 
 def _dicts(value: object) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ from cert.core.errors import ModelRefusedError, ModelUnavailableError
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 
-MAX_INDEX_BYTES = 32 * 2**20
+MAX_INDEX_BYTES = 16 * 2**20
 MAX_WEIGHT_FILES = 2_000
 
 _PICKLED = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt"})
