@@ -60,7 +60,7 @@ class _Call:
     sampling: SamplingParams
     chat: str
     timeout: float | None
-    policy: Policy | str
+    policy: Policy
     correlation_id: str
     started: float
     outcome: Future[AnalysisResult | AnalysisError] = field(default_factory=Future)
@@ -153,11 +153,11 @@ class HamiltonianEngine:
                 sampling=sampling,
                 chat=chat,
                 timeout=timeout,
-                policy=self.policy if policy is None else policy,
+                policy=self.policy,
                 correlation_id=effective_id,
                 started=time.monotonic(),
             )
-        self._guard(self._begin, call)
+        self._guard(self._begin, call, policy)
         return call.outcome
 
     def analyze(  # noqa: PLR0913 - one keyword an option
@@ -211,14 +211,14 @@ class HamiltonianEngine:
             except Exception as error:  # noqa: BLE001 - see above
                 self._fail(call, error)
 
-    def _begin(self, call: _Call) -> None:
+    def _begin(self, call: _Call, policy: Policy | str | None) -> None:
         case, limit = call.case, self.model_resource.config.max_prompt_chars
         check_text(case.text, what="prompt", max_chars=limit)
         if case.response is not None:
             check_text(case.response, what="response", max_chars=limit)
         check_sampling(call.sampling, call.chat)
-        if isinstance(call.policy, str):
-            call.policy = load_policy(call.policy)
+        if policy is not None:
+            call.policy = load_policy(policy) if isinstance(policy, str) else policy
         if call.timeout is not None:
             if math.isnan(call.timeout):
                 raise InvalidInput("the timeout is not a number")
@@ -243,7 +243,7 @@ class HamiltonianEngine:
         if call.load_timer is not None:
             call.load_timer.cancel()
         if call.outcome.done():
-            return
+            raise GenerationCancelled("the request was taken back while the model was loading")
         backend = loading.result()
         key = cache_key(backend.identity, call.case, call.sampling, call.chat)
         if key is not None:
@@ -288,15 +288,13 @@ class HamiltonianEngine:
         self._judge(call, measured, cached=False)
 
     def _judge(self, call: _Call, measured: Measured, *, cached: bool) -> None:
-        generation, policy = measured.generation, call.policy
-        if isinstance(policy, str):  # `_begin` has loaded it
-            raise TypeError(policy)
+        generation = measured.generation
         result = AnalysisResult(
             case=call.case,
             generation=generation,
             summary=measured.summary,
             assessment=assess(
-                measured.summary, policy, finish_reason=generation.finish_reason.value
+                measured.summary, call.policy, finish_reason=generation.finish_reason.value
             ),
             identity=measured.identity,
             cached=cached,

@@ -255,7 +255,7 @@ def test_another_model_in_the_same_resource_does_not_answer_from_the_old_ones_ca
 
 def test_a_text_cut_off_by_its_deadline_is_measured_again(bench: Callable[..., Bench]) -> None:
     one = bench(token_s=0.02)
-    assert one.result(timeout=0.1).generation.finish_reason is FinishReason.TIMEOUT
+    assert one.result(timeout=0.4).generation.finish_reason is FinishReason.TIMEOUT
     assert not one.result(sampling=SamplingParams(max_new_tokens=2)).cached
     assert one.engine.cache_info().size == 1
 
@@ -272,9 +272,9 @@ def test_a_cached_answer_comes_however_short_the_deadline(bench: Callable[..., B
 def test_a_deadline_returns_what_there_is(
     bench: Callable[..., Bench], count: Callable[..., float]
 ) -> None:
-    found = bench(token_s=0.02).result(timeout=0.15)
+    found = bench(token_s=0.02).result(timeout=0.4)
     assert found.generation.finish_reason is FinishReason.TIMEOUT
-    assert 1 <= len(found.generation.trace) <= 8
+    assert 1 <= len(found.generation.trace) <= 20
     assert found.verdict is Verdict.INCONCLUSIVE
     assert count("cert_requests_total", service="hamiltonian", status="timeout") == 1
 
@@ -321,11 +321,15 @@ def test_cancelling_takes_the_request_back(
     assert future.cancelled()
 
 
-def test_cancelling_while_the_model_loads_submits_nothing(bench: Callable[..., Bench]) -> None:
+def test_cancelling_while_the_model_loads_submits_nothing(
+    bench: Callable[..., Bench], count: Callable[..., float]
+) -> None:
     one = bench(loader=FakeLoader(load_s=0.05))
     future = one.engine.submit(CASE)
     assert future.cancel()
-    assert one.backend.requests == []
+    assert one.result(PromptCase("2", "Another")).verdict is Verdict.PASS
+    assert [request.prompt for request in one.backend.requests] == ["Another"]
+    assert count("cert_requests_total", service="hamiltonian", status="cancelled") == 1
 
 
 def test_an_interrupt_takes_the_request_back(
@@ -357,20 +361,20 @@ def test_an_interrupt_takes_the_request_back(
 
 
 def test_a_model_that_loads_too_slowly_is_not_loaded_yet(bench: Callable[..., Bench]) -> None:
-    one = bench(loader=FakeLoader(load_s=0.3))
+    one = bench(loader=FakeLoader(load_s=0.8))
     began = time.monotonic()
     found = one.error(timeout=0.05)
-    assert time.monotonic() - began < 0.25
+    assert time.monotonic() - began < 0.7
     assert (found.error_type, found.recoverable, found.retry_after) == ("ModelNotLoaded", True, 5.0)
     assert one.result().verdict is Verdict.PASS
     assert len(one.loader.calls) == 1
 
 
 def test_submitting_does_not_wait_for_the_model(bench: Callable[..., Bench]) -> None:
-    one = bench(loader=FakeLoader(load_s=0.2))
+    one = bench(loader=FakeLoader(load_s=0.8))
     began = time.monotonic()
     futures = [one.engine.submit(replace(CASE, text=f"Prompt {n}")) for n in range(8)]
-    assert time.monotonic() - began < 0.15
+    assert time.monotonic() - began < 0.7
     assert all(isinstance(future.result(), AnalysisResult) for future in futures)
     assert len(one.loader.calls) == 1
 
