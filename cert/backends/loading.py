@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from cert.backends.manifest import hash_files, manifest_digest
 from cert.backends.model_class import build_config, build_model, find_model_class
+from cert.backends.model_files import one_line
 from cert.backends.protocol import ModelIdentity
 from cert.backends.quantize import quantize_model
 from cert.backends.tokenization import Tokenization, load_tokenization
@@ -199,7 +200,7 @@ def _read_tensors(folder: ModelFolder) -> dict[str, torch.Tensor]:
                 for entry in entries:
                     tensors[entry.name] = opened.get_tensor(entry.name)
         except Exception as error:  # the library's error class differs between its versions
-            message = f"{path}: {error}"[:500]
+            message = f"{path}: {one_line(error)}"
             raise ModelUnavailableError(message) from error
     return tensors
 
@@ -209,7 +210,7 @@ def _memory_errors(device: torch.device) -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        message = f"the model does not fit on {device}: {error}"[:500]
+        message = f"the model does not fit on {device}: {one_line(error)}"
         raise GPUOutOfMemoryError(message) from error
 
 

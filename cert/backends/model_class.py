@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cert.backends.model_files import one_line
 from cert.core.errors import ModelRefusedError, ModelUnavailableError
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ def build_config(folder: ModelFolder) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = config_class.from_dict(values)
     except Exception as error:  # each class checks in its own way
-        message = f"{folder.path}: config.json does not fit {folder.model_type!r}: {error}"[:500]
+        message = (
+            f"{folder.path}: config.json does not fit {folder.model_type!r}: {one_line(error)}"
+        )
         raise ModelUnavailableError(message) from error
     return config
 
@@ -110,7 +113,7 @@ def build_model(
         except ModelRefusedError:
             raise
         except Exception as error:  # each class fails in its own way
-            message = f"{source} makes no {model_class.__name__}: {error}"[:500]
+            message = f"{source} makes no {model_class.__name__}: {one_line(error)}"
             raise ModelUnavailableError(message) from error
     _check_report(report, source)
     built: PreTrainedModel = model

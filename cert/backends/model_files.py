@@ -143,3 +143,14 @@ def printable(text: str, limit: int = 80) -> str:
     "'a\\x1b[31m'"
     """
     return ascii(text if len(text) <= limit else text[:limit] + "...")
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    r"""Quote a library's error, which may run over many lines and repeat what a file says.
+
+    >>> one_line(ValueError("a\nb"))
+    'ValueError: a b'
+    """
+    text = " ".join(str(error).split())
+    shown = "".join(char if char.isprintable() else "?" for char in text[:limit])
+    return f"{type(error).__name__}: {shown}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tokenizers import Tokenizer
 
 from cert.backends.folder import MAX_CONFIG_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES
-from cert.backends.model_files import read_json_object, read_text
+from cert.backends.model_files import one_line, read_json_object, read_text
 from cert.backends.tokenizer_match import SPECIAL_NAMES, find_class, reads_as_it_is
 from cert.core.errors import ModelUnavailableError
 
@@ -58,7 +58,6 @@ def read_tokenizer(folder: ModelFolder) -> TokenizerParts:
     tokenizer, special_tokens = direct or _read_with_transformers(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = False
     return TokenizerParts(tokenizer, special_tokens, _chat_template(folder, settings))
 
 
@@ -84,7 +83,7 @@ def _read_directly(
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare exceptions
-        message = f"{path} makes no tokenizer: {error}"[:500]
+        message = f"{path} makes no tokenizer: {one_line(error)}"
         raise ModelUnavailableError(message) from error
     name = settings.get("tokenizer_class") or folder.config.get("tokenizer_class")
     found = find_class(folder.model_type, name if isinstance(name, str) else None, tokenizer)
@@ -116,7 +115,7 @@ def _read_with_transformers(folder: ModelFolder) -> tuple[Tokenizer, dict[str, s
         backend = found.backend_tokenizer
         special_tokens = dict(found.special_tokens_map)
     except Exception as error:  # transformers raises whatever its many readers raise
-        message = f"transformers makes no tokenizer of {folder.path}: {error}"[:500]
+        message = f"transformers makes no tokenizer of {folder.path}: {one_line(error)}"
         raise ModelUnavailableError(
             message, hint="save the tokenizer as tokenizer.json (its `fast` form)"
         ) from error

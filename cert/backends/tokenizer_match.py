@@ -143,7 +143,8 @@ def reads_as_it_is(
         tokenizer: As tokenizer.json has it.
         special_tokens: Text by role.
     """
-    if any(settings.get(name) for name in _ALTERING) or not _knows_roles(settings):
+    altered = any(settings.get(name) for name in _ALTERING) or not _knows_roles(settings)
+    if altered or tokenizer.padding is not None:  # padding names a special token, too
         return False
     tokens = tokenizer.get_added_tokens_decoder().values()
     added = {tuple(getattr(token, name) for name in _FLAGS) for token in tokens}
