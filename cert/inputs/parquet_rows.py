@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cert.core.errors import ConfigurationError, InvalidInput, MissingExtraError
+from cert.core.errors import ConfigurationError, InvalidInput
+from cert.core.extras import missing_extra
 from cert.inputs.columns import choose_columns
 from cert.inputs.rows import Row, build_row, refuse
 
@@ -43,10 +44,7 @@ class ParquetTable:
             import pyarrow as pa  # noqa: PLC0415 - an extra
             from pyarrow import parquet  # noqa: PLC0415 - the same
         except ImportError as error:
-            raise MissingExtraError(
-                "reading Parquet needs pyarrow",
-                hint="pip install 'cert-framework[parquet]'",
-            ) from error
+            raise missing_extra("reading Parquet needs pyarrow", "parquet") from error
         self._failures: tuple[type[Exception], ...] = (pa.ArrowException, OSError, ValueError)
         self._source = source
         self._options = options

@@ -259,8 +259,8 @@ class HamiltonianModelResource(ManagedResource["Backend"]):
             try:
                 from cert.backends.transformers_local import load_backend  # noqa: PLC0415 - torch
             except ModuleNotFoundError as error:
-                if (error.name or "cert").partition(".")[0] in {"cert", "cert_cli"}:
-                    raise
+                if error.name is None or error.name.startswith("cert"):
+                    raise  # a bug, and no missing library
                 message = f"running a local model needs {error.name}"
                 raise missing_extra(message, "local") from error
             loader = load_backend
