@@ -53,7 +53,7 @@ class Int8Linear(torch.nn.Module):
         self.out_features, self.in_features = weight.shape
         exact = weight.detach().float()
         scale = (exact.abs().amax(dim=1) / _WEIGHT_LEVELS).clamp_min(_SMALLEST)
-        levels = (exact / scale[:, None]).round_().to(torch.int8)
+        levels = (exact / scale[:, None]).round_().to(torch.int8).contiguous()
         self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
         self._levels = activation_levels()
         self.weight_bytes = levels.nbytes

@@ -105,6 +105,7 @@ def build_model(
                 state_dict=tensors,
                 dtype=dtype,
                 attn_implementation=attention,
+                ignore_mismatched_sizes=True,  # they are named below
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,

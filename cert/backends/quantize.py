@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,16 +27,13 @@ if TYPE_CHECKING:
 
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
-Replacement = tuple[torch.Tensor, torch.Tensor | None]
-
 
 def quantize_model(model: torch.nn.Module, quantize: str, device: torch.device) -> str | None:
     """Replace a model's linear layers by quantized ones; the model is changed in place.
 
-    bitsandbytes quantizes when the layers are moved to `device`, which the caller does.
-
     Args:
-        model: On the CPU.
+        model: On the CPU. Quantized layers are moved to `device` one by one, the rest is left to
+            the caller; so the model never lies there unquantized.
         quantize: `none`, `8bit` or `4bit`.
         device: Where the model will run.
 
@@ -59,9 +57,9 @@ def quantize_model(model: torch.nn.Module, quantize: str, device: torch.device) 
     library = _import_bitsandbytes()
     head = _head(model)
     if quantize == "8bit":
-        _replace(model, lambda weight, bias: _llm_int8(library, weight, bias), keep=head)
+        _replace(model, partial(_llm_int8, library, device), keep=head)
         return "bitsandbytes-int8"
-    _replace(model, lambda weight, bias: _nf4(library, weight, bias), keep=head)
+    _replace(model, partial(_nf4, library, device), keep=head)
     return "bitsandbytes-nf4"
 
 
@@ -125,7 +123,12 @@ def _without_kernels() -> Iterator[None]:
         sys.modules.update(before)
 
 
-def _llm_int8(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:  # noqa: ANN401
+def _llm_int8(
+    library: Any,  # noqa: ANN401 - a module without types
+    device: torch.device,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.nn.Module:
     layer: torch.nn.Module = library.nn.Linear8bitLt(
         weight.shape[1],
         weight.shape[0],
@@ -133,15 +136,19 @@ def _llm_int8(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> 
         has_fp16_weights=False,
         device="meta",
     )
+    # Moving the parameter is what quantizes it.
     layer.weight = library.nn.Int8Params(
         weight.detach().contiguous(), requires_grad=False, has_fp16_weights=False
-    )
-    if bias is not None:
-        layer.bias = torch.nn.Parameter(bias.detach(), requires_grad=False)
-    return layer
+    ).to(device)
+    return _with_bias(layer, bias, device)
 
 
-def _nf4(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:  # noqa: ANN401
+def _nf4(
+    library: Any,  # noqa: ANN401 - a module without types
+    device: torch.device,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.nn.Module:
     layer: torch.nn.Module = library.nn.Linear4bit(
         weight.shape[1],
         weight.shape[0],
@@ -152,7 +159,13 @@ def _nf4(library: Any, weight: torch.Tensor, bias: torch.Tensor | None) -> torch
     )
     layer.weight = library.nn.Params4bit(
         weight.detach().contiguous(), requires_grad=False, quant_type="nf4", module=layer
-    )
+    ).to(device)
+    return _with_bias(layer, bias, device)
+
+
+def _with_bias(
+    layer: torch.nn.Module, bias: torch.Tensor | None, device: torch.device
+) -> torch.nn.Module:
     if bias is not None:
-        layer.bias = torch.nn.Parameter(bias.detach(), requires_grad=False)
+        layer.bias = torch.nn.Parameter(bias.detach().to(device), requires_grad=False)
     return layer
