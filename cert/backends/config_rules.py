@@ -30,7 +30,7 @@ _CODE_FIELDS = frozenset(
 _IMPLEMENTATION = re.compile(r"attn|attention|implementation|kernel", re.IGNORECASE)
 
 _LIMITS: tuple[tuple[re.Pattern[str], int], ...] = (
-    (re.compile(r"(num_|n_|decoder_|encoder_)?(hidden_)?layers?"), 2_000),
+    (re.compile(r"(num_|n_|decoder_|encoder_)?(hidden_)?layers?"), 512),
     (re.compile(r"vocab_size"), 4_000_000),
     (re.compile(r"(num|n)_.*experts.*|moe_num_experts"), 4_096),
     (re.compile(r"(num_|n_).*heads?.*"), 4_096),

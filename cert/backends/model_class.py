@@ -6,16 +6,16 @@ Nothing but classes that come with the installed transformers is ever used.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cert.backends.model_files import one_line
+from cert.backends.quiet import quiet_transformers
 from cert.core.errors import ModelRefusedError, ModelUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -95,7 +95,7 @@ def build_model(
         ModelUnavailableError: The class cannot be built of the configuration.
     """
     attention = "sdpa" if getattr(model_class, "_supports_sdpa", False) else "eager"
-    with _quiet():
+    with quiet_transformers():
         try:
             _check_size(model_class, config, tensors, source)
             load: Any = model_class.from_pretrained
@@ -151,20 +151,3 @@ def _check_report(report: Mapping[str, Any], source: str) -> None:
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             message = f"{source}: tensors that {kind}: {', '.join(names[:_NAMED])}{more}"
             raise ModelRefusedError(message)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice off stderr; what matters is raised."""
-    from transformers.utils import logging as theirs  # noqa: PLC0415 - seconds
-
-    logging: Any = theirs
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cert.backends.chat_template import ChatTemplate
 from cert.backends.manifest import manifest_digest
-from cert.backends.tokenizer_files import read_tokenizer
+from cert.backends.tokenizer_files import panics_as_errors, read_tokenizer
 from cert.core.errors import ConfigurationError, InvalidInput
 
 if TYPE_CHECKING:
@@ -98,13 +98,18 @@ class Tokenization:
 
         Bytes that are not UTF-8 become U+FFFD.
         """
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        with panics_as_errors():
+            return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         try:
-            ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+            with panics_as_errors():
+                ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         except (TypeError, UnicodeEncodeError) as error:
             raise InvalidInput("the text is not valid Unicode and cannot be encoded") from error
+        except RuntimeError as error:
+            message = f"the model's tokenizer gave up on the text: {error}"
+            raise InvalidInput(message) from error
         if ids and max(ids) >= self._vocab_size:
             token = self._tokenizer.id_to_token(max(ids))
             message = f"the text holds {token!r}, a token that the model has no embedding for"

@@ -7,6 +7,7 @@ goes through AutoTokenizer itself, so that the ids agree either way.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,12 @@ from tokenizers import Tokenizer
 
 from cert.backends.folder import MAX_CONFIG_BYTES, MAX_TEMPLATE_BYTES, MAX_TOKENIZER_BYTES
 from cert.backends.model_files import one_line, read_json_object, read_text
+from cert.backends.quiet import quiet_transformers
 from cert.backends.tokenizer_match import SPECIAL_NAMES, find_class, reads_as_it_is
 from cert.core.errors import ModelUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cert.backends.folder import ModelFolder
 
@@ -81,7 +83,8 @@ def _read_directly(
     path = folder.path / _TOKENIZER
     text = read_text(path, max_bytes=MAX_TOKENIZER_BYTES)
     try:
-        tokenizer = Tokenizer.from_str(text)
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # the library raises bare exceptions
         message = f"{path} makes no tokenizer: {one_line(error)}"
         raise ModelUnavailableError(message) from error
@@ -93,6 +96,26 @@ def _read_directly(
     if not reads_as_it_is(found, settings, tokenizer, special_tokens):
         return None
     return tokenizer, special_tokens
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Turn a panic of the tokenizers library into an exception that belongs to the text at hand.
+
+    A pattern that backtracks too long panics, and a panic is no `Exception`: it would end the
+    thread it happens in.
+
+    Raises:
+        RuntimeError: In place of the panic.
+    """
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise RuntimeError(one_line(error)) from None
 
 
 def _special_tokens(defaults: Mapping[str, str], settings: Mapping[str, object]) -> dict[str, str]:
@@ -109,9 +132,10 @@ def _read_with_transformers(folder: ModelFolder) -> tuple[Tokenizer, dict[str, s
     from transformers import AutoTokenizer  # noqa: PLC0415 - seconds, and seldom needed
 
     try:
-        found = AutoTokenizer.from_pretrained(
-            str(folder.path), local_files_only=True, trust_remote_code=False, use_fast=True
-        )
+        with quiet_transformers(), panics_as_errors():
+            found = AutoTokenizer.from_pretrained(
+                str(folder.path), local_files_only=True, trust_remote_code=False
+            )
         backend = found.backend_tokenizer
         special_tokens = dict(found.special_tokens_map)
     except Exception as error:  # transformers raises whatever its many readers raise

@@ -210,6 +210,13 @@ def test_a_gpu_that_is_too_small_is_out_of_memory() -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
 
+def test_weights_cut_after_they_were_checked_are_unavailable(copy: Path) -> None:
+    folder = inspect_folder(copy)
+    os.truncate(copy / "model.safetensors", 1_000)
+    with pytest.raises(ModelUnavailableError, match=r"model\.safetensors: SafetensorError"):
+        load_model(folder, name="tiny")
+
+
 # --- tensors that are not those of the architecture
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from model_factory import FAMILIES, build_tiny_model
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from cert.backends import tokenizer_files
 from cert.backends.folder import inspect_folder
@@ -269,6 +269,22 @@ def test_a_token_without_an_embedding_is_invalid_input(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"holds '<\|beyond\|>'"):
         tokenization.encode_prompt("x<|beyond|>")
     assert tokenization.encode_prompt("x")
+
+
+def test_a_pattern_that_backtracks_for_ever_ends_with_the_text(tmp_path: Path) -> None:
+    folder = build_tiny_model(tmp_path / "model", "llama")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"(a+)+$"), behavior="isolated")
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenization = load(folder)
+    with pytest.raises(InvalidInput, match="tokenizer gave up on the text: PanicException"):
+        tokenization.encode_prompt("a" * 200 + "b")
+    assert tokenization.encode_prompt("b")
+
+
+def test_only_panics_are_turned_into_errors() -> None:
+    with pytest.raises(KeyboardInterrupt), tokenizer_files.panics_as_errors():
+        raise KeyboardInterrupt
 
 
 def test_other_words_for_chat_are_a_configuration_error(llama: Tokenization) -> None:
