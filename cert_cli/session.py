@@ -21,12 +21,10 @@ from cert.runner.local import open_engine
 from cert.runner.pipeline import RunSettings, run_cases
 from cert.runner.resume import Expected, Resumed, check_model, prepare_append, resume
 from cert.runner.tally import ErrorBudget
-from cert_cli.dry_run import describe_run
 from cert_cli.errors import report
 from cert_cli.exit_codes import ExitCode, code_of_run
 from cert_cli.outputs import Outputs, check_apart, open_outputs
 from cert_cli.progress import Meter, describe
-from cert_cli.render import render_line, render_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +90,8 @@ def run(job: Job, flags: SharedFlags, config: CERTConfig, interrupts: Interrupts
     """
     with ExitStack() as stack:
         if flags.dry_run:
+            from cert_cli.dry_run import describe_run  # noqa: PLC0415 - numpy, only for this
+
             return describe_run(_cases(job, config), config)
         engine = stack.enter_context(
             open_engine(config, policy=config.policy, expect_digest=flags.expect_digest)
@@ -158,6 +158,8 @@ def _stream(  # noqa: PLR0913, PLR0917 - the parts of a run, which meet here
     _count(job, config, meter)
 
     def render(outcome: Outcome, style: Style) -> str:
+        from cert_cli.render import render_line, render_page  # noqa: PLC0415 - rich
+
         if job.is_batch:
             return render_line(outcome, style)
         return render_page(outcome, style, decode=engine.model_resource.backend.decode)
