@@ -31,13 +31,15 @@ def cases(count: int, *, text: str = "prompt") -> list[PromptCase]:
     ]
 
 
-def settings(**changes: Any) -> RunSettings:
+def settings(**changes: Any) -> RunSettings:  # noqa: ANN401 - any field
     values: dict[str, Any] = {"run_id": "run-1", "sampling": GREEDY, "in_flight": 4}
     return RunSettings(**{**values, **changes})
 
 
 @contextmanager
-def engine(**backend: Any) -> Iterator[tuple[HamiltonianEngine, FakeBackend]]:
+def engine(
+    **backend: Any,  # noqa: ANN401 - any field
+) -> Iterator[tuple[HamiltonianEngine, FakeBackend]]:
     loader = FakeLoader(settings=backend)
     resource = HamiltonianModelResource("fake", config=CERTConfig(), loader=loader)
     metrics = MetricsCollector(registry=CollectorRegistry())

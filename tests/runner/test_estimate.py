@@ -7,7 +7,7 @@ import pytest
 
 from cert.backends.folder import ModelFolder
 from cert.backends.safetensors_header import TensorEntry
-from cert.runner.estimate import Load, Machine, estimate, probe
+from cert.runner.estimate import Estimate, Load, Machine, estimate, probe
 
 LLAMA = {
     "num_attention_heads": 4,
@@ -34,12 +34,14 @@ FOLDER = ModelFolder(
 MACHINE = Machine(flop_per_s=1000.0, bytes_per_s=500.0)
 
 
-def guess(folder=FOLDER, *, dtype="float32", quantize="none", **load):
+def guess(
+    folder: ModelFolder = FOLDER, *, dtype: str = "float32", quantize: str = "none", **load: int
+) -> Estimate:
     values = {"prompt_tokens": 0, "scored_tokens": 0, "new_tokens": 0, "rows": 4}
     return estimate(folder, Load(**{**values, **load}), MACHINE, dtype=dtype, quantize=quantize)
 
 
-def test_parameters_come_from_the_headers():
+def test_parameters_come_from_the_headers() -> None:
     assert guess().parameters == 500
 
 
@@ -53,11 +55,11 @@ def test_parameters_come_from_the_headers():
         ("float32", "4bit", 250),
     ],
 )
-def test_weights_take_their_dtype(dtype, quantize, size):
+def test_weights_take_their_dtype(dtype: str, quantize: str, size: int) -> None:
     assert guess(dtype=dtype, quantize=quantize).weights_bytes == size
 
 
-def test_keys_and_values_of_every_row_take_memory():
+def test_keys_and_values_of_every_row_take_memory() -> None:
     assert guess().cache_bytes == 2 * 4 * 3 * 100 * 2 * 8 * 4
     assert guess(replace(FOLDER, config=GPT2)).cache_bytes == 2 * 4 * 3 * 100 * 4 * 8 * 4
     assert guess(replace(FOLDER, config={**LLAMA, "head_dim": 16})).cache_bytes == (
@@ -65,22 +67,22 @@ def test_keys_and_values_of_every_row_take_memory():
     )
 
 
-def test_an_unknown_shape_is_said_to_be_unknown():
+def test_an_unknown_shape_is_said_to_be_unknown() -> None:
     assert guess(replace(FOLDER, config={"hidden_size": "big"})).cache_bytes is None
 
 
-def test_reading_costs_two_operations_a_parameter_and_token():
+def test_reading_costs_two_operations_a_parameter_and_token() -> None:
     assert guess(prompt_tokens=7, scored_tokens=3).duration_s == pytest.approx(2 * 500 * 10 / 1000)
 
 
-def test_a_step_takes_as_long_as_its_slower_half():
+def test_a_step_takes_as_long_as_its_slower_half() -> None:
     # One row: reading 2000 bytes at 500 bytes/s takes longer than 1000 operations at 1000/s.
     assert guess(rows=1, new_tokens=5).duration_s == pytest.approx(5 * 4.0)
     # Ten rows: 10,000 operations at 1000/s, for ten tokens at a time.
     assert guess(rows=10, new_tokens=20).duration_s == pytest.approx(2 * 10.0)
 
 
-def test_this_machine_is_measured_in_a_moment():
+def test_this_machine_is_measured_in_a_moment() -> None:
     machine = probe()
     assert machine.flop_per_s > 1e8
     assert machine.bytes_per_s > 1e8

@@ -14,7 +14,7 @@ from tests.fakes import FakeLoader
 from tests.runner.helpers import cases
 
 
-def test_the_configuration_reaches_the_engine_and_the_model():
+def test_the_configuration_reaches_the_engine_and_the_model() -> None:
     loader = FakeLoader()
     config = CERTConfig(
         model="m", device="cpu", dtype="bfloat16", batch_rows=3, model_aliases={"a": "b"}
@@ -35,22 +35,27 @@ def test_the_configuration_reaches_the_engine_and_the_model():
     assert loader.backends[0].closed
 
 
-def test_the_model_is_freed_after_an_error_too():
+def test_the_model_is_freed_after_an_error_too() -> None:
     loader = FakeLoader()
-    with pytest.raises(RuntimeError), open_engine(CERTConfig(model="m"), loader=loader) as engine:
-        engine.model_resource.load()
-        raise RuntimeError
+
+    def fail() -> None:
+        with open_engine(CERTConfig(model="m"), loader=loader) as engine:
+            engine.model_resource.load()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert loader.backends[0].closed
 
 
-def test_a_preloaded_configuration_does_not_load_twice():
+def test_a_preloaded_configuration_does_not_load_twice() -> None:
     loader = FakeLoader()
     with open_engine(CERTConfig(model="m", preload=True), loader=loader) as engine:
         engine.model_resource.load()
     assert len(loader.calls) == 1
 
 
-def test_leaving_while_the_model_loads_does_not_wait_for_it():
+def test_leaving_while_the_model_loads_does_not_wait_for_it() -> None:
     loader = FakeLoader(load_s=0.5)
     with open_engine(CERTConfig(model="m"), loader=loader) as engine:
         loading = engine.model_resource.request_backend()
@@ -58,7 +63,7 @@ def test_leaving_while_the_model_loads_does_not_wait_for_it():
     loading.result(5)
 
 
-def test_a_model_that_cannot_be_loaded_says_so_once():
+def test_a_model_that_cannot_be_loaded_says_so_once() -> None:
     loader = FakeLoader(errors={"auto": ModelUnavailableError("gone")})
     with open_engine(CERTConfig(model="m"), loader=loader) as engine:
         loading = engine.model_resource.request_backend()
@@ -66,7 +71,7 @@ def test_a_model_that_cannot_be_loaded_says_so_once():
             loading.result(5)
 
 
-def test_metrics_are_served_while_the_engine_is_open():
+def test_metrics_are_served_while_the_engine_is_open() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,13 +79,15 @@ def test_metrics_are_served_while_the_engine_is_open():
     url = f"http://127.0.0.1:{port}/metrics"
     with open_engine(config, loader=FakeLoader()) as engine:
         engine.analyze(cases(1)[0], sampling=SamplingParams(max_new_tokens=2))
-        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(url, timeout=5) as answer:
             assert b"cert_requests_total" in answer.read()
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)  # noqa: S310 - loopback
+        urllib.request.urlopen(url, timeout=5)
 
 
-def test_a_busy_metrics_port_is_a_warning(caplog, monkeypatch):
+def test_a_busy_metrics_port_is_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(logging.getLogger("cert"), "propagate", True)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))

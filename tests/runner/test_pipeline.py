@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,27 +13,33 @@ from cert.inputs.case import PromptCase, RefusedInput
 from cert.runner.pipeline import run_cases
 from tests.runner.helpers import cases, engine, settings
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
-def ids(outcomes):
-    return [one.record["prompt"]["id"] for one in outcomes]
+    from cert.backends.protocol import Generation, GenerationRequest
+    from cert.runner.pipeline import Outcome
+    from cert.trajectory.engine import HamiltonianEngine
 
 
-def test_records_come_in_input_order_although_prompts_end_in_another():
+def ids(outcomes: Iterable[Outcome]) -> list[str]:
+    return [json.loads(one.line)["prompt"]["id"] for one in outcomes]
+
+
+def test_records_come_in_input_order_although_prompts_end_in_another() -> None:
     with engine() as (running, backend):
         original = backend._generate
 
-        def slow_first(request, room, future, start):
+        def slow_first(request: GenerationRequest, *rest: Any) -> Generation:  # noqa: ANN401
             if request.id == "id-1":
                 time.sleep(0.2)
-            return original(request, room, future, start)
+            return original(request, *rest)
 
         backend._generate = slow_first
         outcomes = list(run_cases(iter(cases(9)), running, settings()))
     assert ids(outcomes) == [f"id-{n}" for n in range(1, 10)]
-    assert [json.loads(one.line)["prompt"]["id"] for one in outcomes] == ids(outcomes)
 
 
-def test_a_record_says_what_the_run_was_given():
+def test_a_record_says_what_the_run_was_given() -> None:
     with engine() as (running, _):
         chosen = settings(run_id="r", correlation_id="c", content="omitted")
         (outcome,) = run_cases(iter(cases(1)), running, chosen)
@@ -42,7 +49,7 @@ def test_a_record_says_what_the_run_was_given():
     assert outcome.record["provenance"]["sampling"]["max_new_tokens"] == 3
 
 
-def test_refused_lines_and_failed_prompts_stand_where_they_came_in():
+def test_refused_lines_and_failed_prompts_stand_where_they_came_in() -> None:
     refused = RefusedInput("a.txt", 2, "InvalidInput", "not UTF-8")
     first, third = cases(1)[0], PromptCase(id="id-3", text="bad", source="a.txt", line=3)
     last = PromptCase(id="id-4", text="good", source="a.txt", line=4)
@@ -56,15 +63,15 @@ def test_refused_lines_and_failed_prompts_stand_where_they_came_in():
     assert outcomes[2].record["provenance"]["model"]["digest"] == digest
 
 
-def test_no_input_gives_no_records():
+def test_no_input_gives_no_records() -> None:
     with engine() as (running, _):
         assert list(run_cases(iter([]), running, settings())) == []
 
 
-def test_the_input_is_read_ahead_by_a_bounded_number_of_lines():
+def test_the_input_is_read_ahead_by_a_bounded_number_of_lines() -> None:
     read = []
 
-    def endless():
+    def endless() -> Iterator[PromptCase | RefusedInput]:
         number = 0
         while True:
             number += 1
@@ -83,10 +90,10 @@ def test_the_input_is_read_ahead_by_a_bounded_number_of_lines():
         backend.gate.set()
 
 
-def test_refused_lines_are_read_ahead_by_a_bounded_number_too():
+def test_refused_lines_are_read_ahead_by_a_bounded_number_too() -> None:
     read = []
 
-    def endless():
+    def endless() -> Iterator[PromptCase | RefusedInput]:
         for number in range(1, 100_000):
             read.append(number)
             yield RefusedInput("a", number, "InvalidInput", "bad")
@@ -99,19 +106,20 @@ def test_refused_lines_are_read_ahead_by_a_bounded_number_too():
         outcomes.close()
 
 
-def test_what_came_before_an_unreadable_input_is_not_lost():
-    def breaking():
+def test_what_came_before_an_unreadable_input_is_not_lost() -> None:
+    def breaking() -> Iterator[PromptCase]:
         yield from cases(3)
         raise ConfigurationError("the disk is gone")
 
-    seen = []
-    with engine() as (running, _), pytest.raises(ConfigurationError, match="the disk is gone"):
-        for outcome in run_cases(breaking(), running, settings()):
-            seen.append(outcome)  # noqa: PERF402 - the error comes in between
+    seen: list[Outcome] = []
+    with engine() as (running, _):
+        outcomes = run_cases(breaking(), running, settings())
+        with pytest.raises(ConfigurationError, match="the disk is gone"):
+            seen.extend(outcomes)
     assert ids(seen) == ["id-1", "id-2", "id-3"]
 
 
-def test_stopping_yields_only_complete_records_in_order_and_cancels_the_rest():
+def test_stopping_yields_only_complete_records_in_order_and_cancels_the_rest() -> None:
     with engine(token_s=0.02) as (running, backend):
         stop = threading.Event()
         seen = []
@@ -128,10 +136,10 @@ def test_stopping_yields_only_complete_records_in_order_and_cancels_the_rest():
         assert len(backend.requests) < 40
 
 
-def test_stopping_does_not_wait_for_an_input_that_says_nothing():
+def test_stopping_does_not_wait_for_an_input_that_says_nothing() -> None:
     silent = threading.Event()
 
-    def waiting():
+    def waiting() -> Iterator[PromptCase]:
         yield from cases(1)
         silent.wait(20)
 
@@ -146,10 +154,10 @@ def test_stopping_does_not_wait_for_an_input_that_says_nothing():
     silent.set()
 
 
-def test_a_record_does_not_wait_for_the_next_line_of_input():
+def test_a_record_does_not_wait_for_the_next_line_of_input() -> None:
     more = threading.Event()
 
-    def slow():
+    def slow() -> Iterator[PromptCase]:
         yield from cases(1)
         more.wait(20)
 
@@ -162,13 +170,13 @@ def test_a_record_does_not_wait_for_the_next_line_of_input():
         assert list(outcomes) == []
 
 
-def test_abandoning_the_outcomes_takes_back_what_was_submitted():
+def test_abandoning_the_outcomes_takes_back_what_was_submitted() -> None:
     with engine() as (running, backend):
         backend.gate.clear()
         futures = []
         submit = running.submit
 
-        def watched(*args, **kwargs):
+        def watched(*args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
             futures.append(submit(*args, **kwargs))
             return futures[-1]
 
@@ -185,12 +193,12 @@ def test_abandoning_the_outcomes_takes_back_what_was_submitted():
         backend.gate.set()
 
 
-def test_a_future_that_somebody_else_cancelled_is_an_error_not_a_gap():
+def test_a_future_that_somebody_else_cancelled_is_an_error_not_a_gap() -> None:
     class Cancelling:
-        def __init__(self, inner):
+        def __init__(self, inner: HamiltonianEngine) -> None:
             self.model_resource = inner.model_resource
 
-        def submit(self, case, **_):
+        def submit(self, case: PromptCase, **_: object) -> Future[Any]:
             future = Future()
             future.cancel()
             return future
@@ -200,11 +208,11 @@ def test_a_future_that_somebody_else_cancelled_is_an_error_not_a_gap():
     assert [one.record["error"]["type"] for one in outcomes] == ["GenerationCancelled"] * 2
 
 
-def test_a_bug_in_the_engine_ends_the_run_loudly():
+def test_a_bug_in_the_engine_ends_the_run_loudly() -> None:
     class Broken:
         model_resource = None
 
-        def submit(self, case, **_):
+        def submit(self, case: PromptCase, **_: object) -> Future[Any]:
             raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):

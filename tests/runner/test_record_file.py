@@ -16,7 +16,7 @@ from cert.core.errors import ConfigurationError
 from cert.runner.record_file import OutputError, RecordFile
 
 
-def test_lines_are_there_for_others_as_soon_as_write_returns(tmp_path):
+def test_lines_are_there_for_others_as_soon_as_write_returns(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with RecordFile(path) as file:
         file.write(b"one")
@@ -27,7 +27,9 @@ def test_lines_are_there_for_others_as_soon_as_write_returns(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_what_is_there_is_kept_and_read_line_by_line(tmp_path, monkeypatch):
+def test_what_is_there_is_kept_and_read_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("cert.runner.record_file._CHUNK_BYTES", 3)
     path = tmp_path / "out"
     path.write_bytes(b"\nfirst line\nb\n")
@@ -40,7 +42,7 @@ def test_what_is_there_is_kept_and_read_line_by_line(tmp_path, monkeypatch):
         assert file.last_line() == b"c"
 
 
-def test_an_empty_file_has_no_lines(tmp_path):
+def test_an_empty_file_has_no_lines(tmp_path: Path) -> None:
     with RecordFile(tmp_path / "out") as file:
         assert list(file.lines()) == []
         assert file.last_line() is None
@@ -49,7 +51,7 @@ def test_an_empty_file_has_no_lines(tmp_path):
 
 
 @pytest.mark.parametrize("head", [b"", b"one\n", b"one\ntwo\n"])
-def test_a_torn_end_is_kept_beside_the_file_and_cut_off(tmp_path, head):
+def test_a_torn_end_is_kept_beside_the_file_and_cut_off(tmp_path: Path, head: bytes) -> None:
     path = tmp_path / "out"
     path.write_bytes(head + b'{"torn')
     digest = hashlib.sha256(b'{"torn').hexdigest()[:16]
@@ -64,7 +66,7 @@ def test_a_torn_end_is_kept_beside_the_file_and_cut_off(tmp_path, head):
     assert path.read_bytes() == head + b"next\n"
 
 
-def test_a_torn_end_that_cannot_be_kept_is_not_cut_off(tmp_path):
+def test_a_torn_end_that_cannot_be_kept_is_not_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"torn")
     digest = hashlib.sha256(b"torn").hexdigest()[:16]
@@ -75,7 +77,7 @@ def test_a_torn_end_that_cannot_be_kept_is_not_cut_off(tmp_path):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_second_writer_is_told_who_the_first_one_is(tmp_path):
+def test_a_second_writer_is_told_who_the_first_one_is(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with RecordFile(path), pytest.raises(ConfigurationError, match="is being written") as caught:
         RecordFile(path)
@@ -84,7 +86,7 @@ def test_a_second_writer_is_told_who_the_first_one_is(tmp_path):
     RecordFile(path).close()
 
 
-def test_a_link_is_not_followed(tmp_path):
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     link = tmp_path / "link"
@@ -94,7 +96,7 @@ def test_a_link_is_not_followed(tmp_path):
     assert target.read_bytes() == b"precious"
 
 
-def test_a_file_with_a_second_name_is_refused(tmp_path):
+def test_a_file_with_a_second_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.touch()
     os.link(path, tmp_path / "other")
@@ -102,7 +104,7 @@ def test_a_file_with_a_second_name_is_refused(tmp_path):
         RecordFile(path)
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (fifo, Path("/dev/null"), Path("/dev/full")):
@@ -119,13 +121,17 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
         (".", "Is a directory"),
     ],
 )
-def test_a_path_that_cannot_be_opened_is_a_configuration_error(tmp_path, name, reason):
+def test_a_path_that_cannot_be_opened_is_a_configuration_error(
+    tmp_path: Path, name: str, reason: str
+) -> None:
     with pytest.raises(ConfigurationError, match=reason):
         RecordFile(tmp_path / name if "\0" not in name else Path(name))
 
 
-def test_a_file_that_cannot_be_locked_is_refused(tmp_path, monkeypatch):
-    def no_locks(fd, operation):
+def test_a_file_that_cannot_be_locked_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(fd: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", no_locks)
@@ -133,7 +139,7 @@ def test_a_file_that_cannot_be_locked_is_refused(tmp_path, monkeypatch):
         RecordFile(tmp_path / "out")
 
 
-def test_a_refused_file_leaves_no_descriptor_behind(tmp_path):
+def test_a_refused_file_leaves_no_descriptor_behind(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.touch()
     os.link(path, tmp_path / "other")
@@ -166,7 +172,7 @@ file.close()
 """
 
 
-def test_a_full_disk_leaves_whole_lines_and_acknowledges_nothing_else(tmp_path):
+def test_a_full_disk_leaves_whole_lines_and_acknowledges_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "out"
     done = subprocess.run(
         [sys.executable, "-c", _FULL, str(path)], capture_output=True, text=True, check=True
@@ -178,13 +184,15 @@ def test_a_full_disk_leaves_whole_lines_and_acknowledges_nothing_else(tmp_path):
     assert path.read_bytes() == (b"x" * 29 + b"\n") * 3 + b"zzzzz\n"
 
 
-def test_another_write_error_is_backed_out_too(tmp_path, monkeypatch):
+def test_another_write_error_is_backed_out_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "out"
     with RecordFile(path) as file:
         file.write(b"one")
         written = os.write
 
-        def half(fd, data):
+        def half(fd: int, data: bytes) -> int:
             if len(data) > 2:
                 return written(fd, data[:2])
             raise OSError(errno.EIO, "Input/output error")
@@ -199,10 +207,12 @@ def test_another_write_error_is_backed_out_too(tmp_path, monkeypatch):
     assert path.read_bytes() == b"one\ntwo\n"
 
 
-def test_a_disk_that_fails_to_sync_is_an_error_and_is_not_asked_twice(tmp_path, monkeypatch):
+def test_a_disk_that_fails_to_sync_is_an_error_and_is_not_asked_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
 
-    def failing(fd):
+    def failing(fd: int) -> None:
         calls.append(fd)
         raise OSError(errno.EIO, "Input/output error")
 
@@ -215,7 +225,7 @@ def test_a_disk_that_fails_to_sync_is_an_error_and_is_not_asked_twice(tmp_path, 
     assert len(calls) == 1
 
 
-def test_a_long_run_is_synced_on_the_way(tmp_path, monkeypatch):
+def test_a_long_run_is_synced_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cert.runner.record_file._SYNC_INTERVAL_S", 0.0)
     calls = []
     monkeypatch.setattr(os, "fdatasync", calls.append)
@@ -227,7 +237,7 @@ def test_a_long_run_is_synced_on_the_way(tmp_path, monkeypatch):
     assert len(calls) == 2
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path):
+def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "out"
     path.write_bytes(b"one\ntwo\n")
     with RecordFile(path) as file:
@@ -236,7 +246,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path):
             list(file.lines())
 
 
-def test_reading_holds_one_line_at_a_time(tmp_path):
+def test_reading_holds_one_line_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with path.open("wb") as stream:
         for _ in range(60):

@@ -4,6 +4,7 @@ import json
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,13 @@ from cert.runner.resume import Expected, Resumed, check_model, prepare_append, r
 from cert.runner.tally import Tally
 from tests.runner.helpers import engine, settings
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+Made = tuple[list[bytes], str, str]
+"""Lines, policy digest, model digest."""
+
 SAMPLING = {
     "max_new_tokens": 3,
     "temperature": 0.0,
@@ -25,7 +33,7 @@ SAMPLING = {
     "seed": None,
     "stop": [],
 }
-CASES = [
+CASES: list[PromptCase | RefusedInput] = [
     PromptCase(id="a", text="first", source="in.txt", line=1),
     RefusedInput("in.txt", 2, "InvalidInput", "not UTF-8"),
     PromptCase(id="b", text="bad", source="in.txt", line=3),
@@ -34,35 +42,37 @@ CASES = [
 ]
 
 
-def produce(cases=CASES, **changes):
+def produce(cases: Sequence[PromptCase | RefusedInput] = CASES, **changes: object) -> Made:
     with engine(errors={"bad": NumericalError("NaN")}) as (running, backend):
         lines = [one.line for one in run_cases(iter(cases), running, settings(**changes))]
         return lines, running.policy.digest, backend.identity.digest
 
 
 @pytest.fixture(scope="module")
-def made():
+def made() -> Made:
     return produce()
 
 
 @pytest.fixture
-def stack():
+def stack() -> Iterator[ExitStack]:
     with ExitStack() as opened:
         yield opened
 
 
-def opened(stack, path, lines, end=b""):
+def opened(stack: ExitStack, path: Path, lines: list[bytes], end: bytes = b"") -> RecordFile:
     path.write_bytes(b"".join(line + b"\n" for line in lines) + end)
     return stack.enter_context(RecordFile(path))
 
 
-def expected(made, **changes):
-    values = {"policy_digest": made[1], "sampling": SAMPLING, "content": "full"}
+def expected(made: Made, **changes: Any) -> Expected:  # noqa: ANN401 - any field
+    values: dict[str, Any] = {"policy_digest": made[1], "sampling": SAMPLING, "content": "full"}
     return Expected(**{**values, **changes})
 
 
 @pytest.mark.parametrize("count", range(6))
-def test_it_continues_after_what_is_there(tmp_path, stack, made, count):
+def test_it_continues_after_what_is_there(
+    tmp_path: Path, stack: ExitStack, made: Made, count: int
+) -> None:
     file = opened(stack, tmp_path / "out", made[0][:count])
     cases = iter(CASES)
     resumed = resume([file], cases, expected(made))
@@ -72,20 +82,24 @@ def test_it_continues_after_what_is_there(tmp_path, stack, made, count):
     assert resumed.torn == resumed.completed == []
 
 
-def test_what_is_there_is_counted_by_its_outcome(tmp_path, stack, made):
+def test_what_is_there_is_counted_by_its_outcome(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     file = opened(stack, tmp_path / "out", made[0])
     tally = resume([file], iter(CASES), expected(made)).tally
     assert (tally.audited, tally.errors, tally.refused) == (3, 1, 1)
 
 
-def test_without_files_there_is_nothing_to_continue(made):
+def test_without_files_there_is_nothing_to_continue(made: Made) -> None:
     cases = iter(CASES)
     assert resume([], cases, expected(made)).tally == Tally()
     assert len(list(cases)) == 5
 
 
 @pytest.mark.parametrize("cut", [1, 10, 200])
-def test_a_torn_last_line_is_set_aside(tmp_path, stack, made, cut):
+def test_a_torn_last_line_is_set_aside(
+    tmp_path: Path, stack: ExitStack, made: Made, cut: int
+) -> None:
     path = tmp_path / "out"
     file = opened(stack, path, made[0][:2], made[0][3][:cut])
     cases = iter(CASES)
@@ -96,13 +110,17 @@ def test_a_torn_last_line_is_set_aside(tmp_path, stack, made, cut):
     assert path.read_bytes() == b"".join(line + b"\n" for line in made[0][:2])
 
 
-def test_a_torn_end_of_nul_bytes_after_our_records_is_set_aside(tmp_path, stack, made):
+def test_a_torn_end_of_nul_bytes_after_our_records_is_set_aside(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     file = opened(stack, tmp_path / "out", made[0][:1], b"\0" * 100)
     assert len(resume([file], iter(CASES), expected(made)).torn) == 1
 
 
 @pytest.mark.parametrize("content", [b"my notes, without a newline", b"\0" * 10, b"x"])
-def test_a_file_that_is_not_ours_is_neither_cut_nor_continued(tmp_path, stack, made, content):
+def test_a_file_that_is_not_ours_is_neither_cut_nor_continued(
+    tmp_path: Path, stack: ExitStack, made: Made, content: bytes
+) -> None:
     path = tmp_path / "out"
     file = opened(stack, path, [], content)
     with pytest.raises(ConfigurationError, match="something else than records"):
@@ -116,7 +134,9 @@ def test_a_file_that_is_not_ours_is_neither_cut_nor_continued(tmp_path, stack, m
 @pytest.mark.parametrize(
     "line", [b"", b"my notes", b"[1]", b'{"kind":"genesis"}', b'{"kind": "refused"}', b"\xff\0"]
 )
-def test_a_line_that_is_no_record_is_refused_and_named(tmp_path, stack, made, line):
+def test_a_line_that_is_no_record_is_refused_and_named(
+    tmp_path: Path, stack: ExitStack, made: Made, line: bytes
+) -> None:
     path = tmp_path / "out"
     file = opened(stack, path, [made[0][0], line], b'{"tor')
     before = path.read_bytes()
@@ -125,7 +145,7 @@ def test_a_line_that_is_no_record_is_refused_and_named(tmp_path, stack, made, li
     assert path.read_bytes() == before
 
 
-def altered(line, **path_values):
+def altered(line: bytes, **path_values: object) -> bytes:
     record = json.loads(line)
     for path, value in path_values.items():
         *outer, last = path.split("__")
@@ -154,9 +174,14 @@ def altered(line, **path_values):
         (4, {"provenance__model__digest": "sha256:0"}, "several models"),
     ],
 )
-def test_records_of_another_input_or_other_settings_are_refused(
-    tmp_path, stack, made, number, change, reason
-):
+def test_records_of_another_input_or_other_settings_are_refused(  # noqa: PLR0917 - parameters
+    tmp_path: Path,
+    stack: ExitStack,
+    made: Made,
+    number: int,
+    change: dict[str, object],
+    reason: str,
+) -> None:
     lines = list(made[0])
     lines[number] = altered(lines[number], **change)
     path = tmp_path / "out"
@@ -169,13 +194,17 @@ def test_records_of_another_input_or_other_settings_are_refused(
     assert path.read_bytes() == before
 
 
-def test_an_input_that_became_shorter_is_another_input(tmp_path, stack, made):
+def test_an_input_that_became_shorter_is_another_input(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     file = opened(stack, tmp_path / "out", made[0])
     with pytest.raises(ConfigurationError, match="the input ends before it"):
         resume([file], islice(iter(CASES), 4), expected(made))
 
 
-def test_a_seed_that_was_drawn_may_be_any_but_a_given_one_must_be_the_same(tmp_path, stack, made):
+def test_a_seed_that_was_drawn_may_be_any_but_a_given_one_must_be_the_same(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     sampling = SamplingParams(max_new_tokens=3, temperature=1.0)
     lines, policy, _ = produce(CASES[:1], sampling=sampling)
     file = opened(stack, tmp_path / "out", lines)
@@ -185,7 +214,9 @@ def test_a_seed_that_was_drawn_may_be_any_but_a_given_one_must_be_the_same(tmp_p
         resume([file], iter(CASES), Expected(policy, {**drawn, "seed": 12345}, "full"))
 
 
-def test_records_without_content_are_continued_by_their_ids(tmp_path, stack):
+def test_records_without_content_are_continued_by_their_ids(
+    tmp_path: Path, stack: ExitStack
+) -> None:
     lines, policy, _ = produce(content="omitted")
     file = opened(stack, tmp_path / "out", lines[:4])
     cases = iter(CASES)
@@ -193,7 +224,9 @@ def test_records_without_content_are_continued_by_their_ids(tmp_path, stack):
     assert list(cases) == CASES[4:]
 
 
-def test_outputs_that_are_behind_are_brought_level(tmp_path, stack, made):
+def test_outputs_that_are_behind_are_brought_level(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     first = opened(stack, tmp_path / "first", made[0][:1], b'{"x')
     second = opened(stack, tmp_path / "second", made[0][:3])
     third = opened(stack, tmp_path / "third", [])
@@ -206,23 +239,25 @@ def test_outputs_that_are_behind_are_brought_level(tmp_path, stack, made):
     assert {path.read_bytes() for path in tmp_path.iterdir() if ".torn" not in path.name} == {whole}
 
 
-def test_outputs_that_differ_are_refused(tmp_path, stack, made):
+def test_outputs_that_differ_are_refused(tmp_path: Path, stack: ExitStack, made: Made) -> None:
     first = opened(stack, tmp_path / "first", made[0][:3])
     other = altered(made[0][0], time="2020-01-01T00:00:00.000Z")
     second = opened(stack, tmp_path / "second", [other], b'{"x')
-    with pytest.raises(ConfigurationError, match="it differs from .*first"):
+    with pytest.raises(ConfigurationError, match=r"it differs from .*first"):
         resume([first, second], iter(CASES), expected(made))
     assert (tmp_path / "second").read_bytes() == other + b'\n{"x'
 
 
-def test_another_model_is_refused():
+def test_another_model_is_refused() -> None:
     check_model(Resumed(), "sha256:1", "out")
     check_model(Resumed(model_digest="sha256:1"), "sha256:1", "out")
     with pytest.raises(ConfigurationError, match="its model is sha256:1, this one is sha256:2"):
         check_model(Resumed(model_digest="sha256:1"), "sha256:2", "out")
 
 
-def test_appending_needs_our_record_at_the_end(tmp_path, stack, made):
+def test_appending_needs_our_record_at_the_end(
+    tmp_path: Path, stack: ExitStack, made: Made
+) -> None:
     assert prepare_append(opened(stack, tmp_path / "new", [])) is None
     assert prepare_append(opened(stack, tmp_path / "whole", made[0][:2])) is None
     torn = opened(stack, tmp_path / "torn", made[0][:2], b'{"x')
@@ -232,7 +267,7 @@ def test_appending_needs_our_record_at_the_end(tmp_path, stack, made):
         prepare_append(opened(stack, tmp_path / "notes", [made[0][0], b"notes"]))
 
 
-def test_a_case_keeps_its_place_in_the_input(tmp_path, stack, made):
+def test_a_case_keeps_its_place_in_the_input(tmp_path: Path, stack: ExitStack, made: Made) -> None:
     moved = [replace(CASES[0], source="moved.txt"), *CASES[1:]]
     file = opened(stack, tmp_path / "out", made[0][:1])
     assert resume([file], iter(moved), expected(made)).tally.total == 1

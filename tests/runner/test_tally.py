@@ -6,7 +6,7 @@ from cert.core.errors import ConfigurationError
 from cert.runner.tally import ErrorBudget, Tally, parse_error_budget
 
 
-def test_every_kind_is_counted_where_it_belongs():
+def test_every_kind_is_counted_where_it_belongs() -> None:
     tally = Tally()
     for verdict in ("pass", "fail", "inconclusive", "pass"):
         tally.add({"kind": "analysis", "assessment": {"verdict": verdict}})
@@ -25,7 +25,7 @@ def test_every_kind_is_counted_where_it_belongs():
         {"kind": "analysis", "assessment": {"verdict": "perhaps"}},
     ],
 )
-def test_another_record_is_not_counted(record):
+def test_another_record_is_not_counted(record: dict[str, object]) -> None:
     tally = Tally()
     with pytest.raises(ValueError, match="not a record"):
         tally.add(record)
@@ -42,12 +42,12 @@ def test_another_record_is_not_counted(record):
         ("100%", ErrorBudget(100.0, is_percent=True)),
     ],
 )
-def test_a_budget_is_a_count_or_a_share(text, budget):
+def test_a_budget_is_a_count_or_a_share(text: str, budget: ErrorBudget) -> None:
     assert parse_error_budget(text) == budget
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "101%", "-1%", "nan%", "%", "ten", "٣", "1e3"])
-def test_anything_else_is_no_budget(text):
+def test_anything_else_is_no_budget(text: str) -> None:
     with pytest.raises(ConfigurationError, match="--max-errors") as caught:
         parse_error_budget(text)
     assert caught.value.hint is not None
@@ -66,6 +66,8 @@ def test_anything_else_is_no_budget(text):
         ("0%", 0, 0, False),
     ],
 )
-def test_errors_and_refusals_count_against_the_budget_together(text, wrong, passed, exceeded):
+def test_errors_and_refusals_count_against_the_budget_together(
+    text: str, wrong: int, passed: int, exceeded: bool
+) -> None:
     tally = Tally(passed=passed, errors=wrong // 2, refused=wrong - wrong // 2)
     assert parse_error_budget(text).is_exceeded(tally) is exceeded
