@@ -7,7 +7,9 @@ orjson with sorted keys writes the same bytes as JCS except for
 - NaN and infinities (`null`, where JCS has no form at all);
 - objects with keys beyond U+FFFF beside keys of U+E000..U+FFFF (JCS sorts UTF-16 code units).
 
-So orjson writes, and exactly those parts are written by `rfc8785` and handed to it as fragments.
+So orjson writes. The first kind is then set right in the bytes, which keeps a record of a confident
+model (many logprobs near 0) as fast as any other; for large numbers and such keys `rfc8785` writes
+those parts, and orjson takes them over as fragments; NaN and infinities are refused.
 Accepted are None, bool, int, float, str, list, tuple and dict with str keys, nested 64 deep at
 most. Nothing of another type is converted on the way.
 """
@@ -15,6 +17,7 @@ most. Nothing of another type is converted on the way.
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -36,8 +39,14 @@ _OPTIONS = (
     | orjson.OPT_PASSTHROUGH_SUBCLASS
 )
 _PLAIN = frozenset({str, int, bool, type(None)})
-_SMALL = 1e-5
 _LARGE = 1e15
+# Each begins with a literal: the search is then several times faster than one for a class.
+_DIFFERS = re.compile(rb"\.0[,\]}]"), re.compile(rb"e-[56]")
+_MINUS_ZERO = re.compile(rb"-0\.0(?=[,\]}])")
+_INTEGRAL = re.compile(rb"\.0(?=[,\]}])")
+_SMALL = re.compile(rb"e-([56])(?![0-9])")
+_BEFORE_NUMBER = re.compile(rb"[,:\[]")
+_MANTISSA_BYTES = 20  # a sign, 17 digits and a point at most
 _SHOWN = 24
 
 
@@ -62,15 +71,12 @@ def canonical_bytes(value: object) -> bytes:
     '{"a":[0.000001,2],"b":1}'
     """
     try:
-        if _orjson_is_exact(value, MAX_DEPTH):
+        if _is_moderate(value, MAX_DEPTH):
             written = orjson.dumps(value, option=_OPTIONS)
-            # Lists of numbers were only looked at for their size. These four are the other forms
-            # that differ; where they stand in a text, the way below writes the same bytes again.
-            if not (
-                b".0," in written or b".0]" in written or b".0}" in written or b"e-" in written
-            ):
-                return written
-        return orjson.dumps(_with_fragments(value, MAX_DEPTH), option=_OPTIONS)
+            # No text, and so no key, has a character beyond U+FFFF, whose UTF-8 begins with F0..F4.
+            if len(written.translate(None, b"\xf0\xf1\xf2\xf3\xf4")) == len(written):
+                return _with_jcs_numbers(written)
+        return _with_jcs_numbers(orjson.dumps(_with_fragments(value, MAX_DEPTH), option=_OPTIONS))
     except (TypeError, rfc8785.CanonicalizationError) as error:
         raise CanonicalError(f"no canonical form: {error}") from error
 
@@ -111,62 +117,86 @@ def parse_canonical(line: bytes) -> dict[str, object]:
     return value
 
 
-def _orjson_is_exact(value: object, room: int) -> bool:
-    """Whether orjson writes JCS, but for the number forms that `canonical_bytes` looks for."""
-    if type(value) in _PLAIN:
-        return True
-    if type(value) is float:
-        return _has_one_form(value)
-    if room and type(value) is dict:
-        return all(
-            type(key) is str
-            and key.isascii()
-            and (type(item) in _PLAIN or _orjson_is_exact(item, room - 1))
-            for key, item in value.items()
-        )
-    if room and (type(value) is list or type(value) is tuple):
-        return _are_moderate_numbers(value) or all(
-            _orjson_is_exact(item, room - 1) for item in value
-        )
-    return False
+def _is_moderate(value: Any, room: int) -> bool:  # noqa: ANN401 - any value, by its exact type
+    """Whether it holds the accepted types only, numbers below 1e15, and is not too deep."""
+    kind = type(value)
+    if kind is float:
+        return bool(abs(value) < _LARGE)
+    if kind is dict:
+        items = value.values()
+    elif kind is list or kind is tuple:
+        items = () if _are_moderate_numbers(value) else value
+    else:
+        return kind in _PLAIN
+    if not room:
+        return False
+    # A loop: `all` over a generator takes twice the time, and this is most of a record's cost.
+    for item in items:
+        if type(item) not in _PLAIN and not _is_moderate(item, room - 1):
+            return False
+    return True
 
 
-def _are_moderate_numbers(values: Sequence[object]) -> bool:
+def _are_moderate_numbers(values: Sequence[Any]) -> bool:
     """Whether all are finite numbers below 1e15, by one call that costs far less than a loop."""
     try:
-        return math.hypot(*values) < _LARGE  # type: ignore[arg-type]
+        return math.hypot(*values) < _LARGE
     except (TypeError, OverflowError):
         return False
 
 
-def _has_one_form(number: float) -> bool:
-    """Whether orjson and JCS write this float alike; false for NaN."""
-    return _SMALL <= abs(number) < _LARGE and not number.is_integer()
+def _with_jcs_numbers(written: bytes) -> bytes:
+    """Give integral and small floats their JCS form, leaving every text as it is."""
+    written += b","
+    if not any(form.search(written) for form in _DIFFERS):
+        return written[:-1]
+    # Without escaped quotes, every second part between quotes is outside of all texts. 0xFE and
+    # 0xFF occur nowhere in UTF-8. A run of backslashes begins with an escape, so pairs are found
+    # as they were meant.
+    escaped = b"\\" in written
+    if escaped:
+        written = written.replace(b"\\\\", b"\xff").replace(b'\\"', b"\xfe")
+    parts = written.split(b'"')
+    outside = b'"'.join(parts[::2])
+    outside = _INTEGRAL.sub(b"", _MINUS_ZERO.sub(b"0", outside))
+    parts[::2] = _without_exponents(outside).split(b'"')
+    written = b'"'.join(parts)
+    if escaped:
+        written = written.replace(b"\xfe", b'\\"').replace(b"\xff", b"\\\\")
+    return written[:-1]
+
+
+def _without_exponents(numbers: bytes) -> bytes:
+    """Turn `1.5e-6` into `0.0000015`; JCS has exponents from e-7 on."""
+    parts = _SMALL.split(numbers)  # numbers, exponent, numbers, ..., numbers
+    for place in range(1, len(parts), 2):
+        before = parts[place - 1]
+        mantissa = _BEFORE_NUMBER.split(before[-_MANTISSA_BYTES:])[-1]
+        parts[place - 1] = before[: len(before) - len(mantissa)]
+        sign = b"-" if mantissa.startswith(b"-") else b""
+        zeros = b"0" * (int(parts[place]) - 1)
+        parts[place] = sign + b"0." + zeros + mantissa.lstrip(b"-").replace(b".", b"")
+    return b"".join(parts)
 
 
 def _with_fragments(value: object, room: int) -> object:
-    """The value with every part that orjson would write otherwise replaced by its JCS bytes."""
+    """The value with large numbers and objects of odd keys replaced by their JCS bytes."""
     if type(value) in _PLAIN:
         return value
     if type(value) is float:
-        return value if _has_one_form(value) else orjson.Fragment(rfc8785.dumps(value))
+        return value if abs(value) < _LARGE else orjson.Fragment(rfc8785.dumps(value))
     if type(value) not in {dict, list, tuple}:
         raise TypeError(f"{type(value).__name__} is no JSON type")
     if not room:
         raise TypeError(f"nested deeper than {MAX_DEPTH}")
-    if type(value) is dict:
-        if any(type(key) is not str for key in value):
-            raise TypeError("a key is no str")
-        items = {key: _with_fragments(item, room - 1) for key, item in value.items()}
-        if all(key.isascii() or max(key) <= "\uffff" for key in items):
-            return items
-        return orjson.Fragment(rfc8785.dumps(value))
-    return [
-        item
-        if type(item) in _PLAIN or (type(item) is float and _has_one_form(item))
-        else _with_fragments(item, room - 1)
-        for item in value  # type: ignore[attr-defined]
-    ]
+    if type(value) is not dict:
+        return [_with_fragments(item, room - 1) for item in value]  # type: ignore[attr-defined]
+    if any(type(key) is not str for key in value):
+        raise TypeError("a key is no str")
+    items = {key: _with_fragments(item, room - 1) for key, item in value.items()}
+    if all(key.isascii() or max(key) <= "\uffff" for key in items):
+        return items
+    return orjson.Fragment(rfc8785.dumps(value))
 
 
 def _large_integers_as_doubles(value: Any, room: int) -> Any:  # noqa: ANN401 - what orjson read
