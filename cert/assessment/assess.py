@@ -3,7 +3,7 @@
 A text that was cut off, or that is too short for its policy, is judged no further than it
 carries. Some outcomes no further token can change: a maximum or a sum only grows, so one over its
 limit stays over it; an infinite perplexity stays infinite. Those stand. Every other outcome of such
-a text, pass or fail, is inconclusive.
+a text, pass or fail, is inconclusive, and its verdict is fail or inconclusive but never pass.
 """
 
 from __future__ import annotations
