@@ -286,9 +286,7 @@ def bits_per_byte(
             window = torch.tensor([ids[start : start + context]], device=device)
             with torch.no_grad():
                 logits = model(window[:, :-1]).logits[0].float()
-            surprisal = torch.nn.functional.cross_entropy(
-                logits, window[0, 1:], reduction="none"
-            )
+            surprisal = torch.nn.functional.cross_entropy(logits, window[0, 1:], reduction="none")
             new = surprisal if start == 0 else surprisal[stride - 1 :]
             nats += new.double().sum().item()
     return nats / math.log(2) / count
@@ -380,6 +378,8 @@ def export(
     model.config.use_cache = True
     model.config.dtype = torch.bfloat16
     model.save_pretrained(out)
+    (out / "generation_config.json").unlink()  # it would only repeat config.json's token ids
+    (out / "model.safetensors").chmod(0o644)
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
     (out / "tokenizer_config.json").write_text(
         json.dumps(
@@ -400,7 +400,9 @@ def export(
 
 def main() -> None:
     """Parse, run the stages, print the held-out figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="states and caches")
     parser.add_argument("--out", type=Path, help="model folder; written when training is complete")
