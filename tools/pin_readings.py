@@ -52,7 +52,7 @@ SETTINGS: tuple[tuple[dict[str, Any], float], ...] = (
     ({"dtype": "float32"}, 20.0),
     ({"dtype": "bfloat16"}, 4.0),
     ({"dtype": "float16"}, 4.0),
-    ({"dtype": "float32", "quantize": "8bit"}, 4.0),
+    ({"dtype": "float32", "quantize": "8bit"}, 3.0),
 )
 """What is measured, each with its safety factor."""
 
