@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers.models.llama.configuration_llama import LlamaConfig
@@ -248,8 +249,6 @@ def load_state(
     """Put a saved state back; returns the step to go on from (0 where there is none)."""
     if not path.exists():
         return 0
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as handle:
         step = int(handle.metadata()["step"])
     tensors = load_file(path)
@@ -292,7 +291,7 @@ def bits_per_byte(
     return nats / math.log(2) / count
 
 
-def train(
+def train(  # noqa: PLR0913 - the parts of a run, which meet here
     plan: Plan,
     parts: dict[str, dict[str, list[str]]],
     tokenizer: Tokenizer,

@@ -13,23 +13,22 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 _FIRST_CAPACITY = 64
 
 
-class _SlotLayer(CacheLayerMixin):
+class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     """One layer's keys and values, shape (slots, key-value heads, capacity, head size)."""
 
     is_croppable = False
 
     def __init__(self, plan: SlotCache) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._plan = plan
+        self._stored: list[torch.Tensor] = []
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         slots, capacity = self._plan.slots, self._plan.capacity
-        self.keys = key_states.new_zeros(
-            (slots, key_states.shape[1], capacity, key_states.shape[3])
-        )
-        self.values = value_states.new_zeros(
-            (slots, value_states.shape[1], capacity, value_states.shape[3])
-        )
+        self._stored = [
+            states.new_zeros((slots, states.shape[1], capacity, states.shape[3]))
+            for states in (key_states, value_states)
+        ]
         self.is_initialized = True
 
     def update(
@@ -39,28 +38,29 @@ class _SlotLayer(CacheLayerMixin):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         plan = self._plan
-        if plan.prefill_from is not None:
-            first, rows, length = plan.prefill_from, key_states.shape[0], key_states.shape[2]
-            self.keys[first : first + rows, :, :length] = key_states
-            self.values[first : first + rows, :, :length] = value_states
-            return key_states, value_states
+        keys, values = self._stored
         rows = key_states.shape[0]
-        self.keys[plan.rows, :, plan.positions] = key_states[:, :, 0]
-        self.values[plan.rows, :, plan.positions] = value_states[:, :, 0]
-        return self.keys[:rows, :, : plan.width], self.values[:rows, :, : plan.width]
+        if plan.prefill_from is not None:
+            first, length = plan.prefill_from, key_states.shape[2]
+            keys[first : first + rows, :, :length] = key_states
+            values[first : first + rows, :, :length] = value_states
+            return key_states, value_states
+        keys[plan.rows, :, plan.positions] = key_states[:, :, 0]
+        values[plan.rows, :, plan.positions] = value_states[:, :, 0]
+        return keys[:rows, :, : plan.width], values[:rows, :, : plan.width]
 
     def resize(self, capacity: int) -> None:
-        if not self.is_initialized:
-            return
-        for name in ("keys", "values"):
-            old = getattr(self, name)
+        for place, old in enumerate(self._stored):
             new = old.new_zeros((*old.shape[:2], capacity, old.shape[3]))
             new[:, :, : old.shape[2]] = old
-            setattr(self, name, new)
+            self._stored[place] = new
 
     def move(self, source: int, target: int, length: int) -> None:
-        self.keys[target, :, :length] = self.keys[source, :, :length]
-        self.values[target, :, :length] = self.values[source, :, :length]
+        for tensor in self._stored:
+            tensor[target, :, :length] = tensor[source, :, :length]
+
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self._stored)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return (query_length, 0) if self._plan.prefill_from is not None else (self._plan.width, 0)
@@ -122,11 +122,7 @@ class SlotCache(Cache):
 
     def nbytes(self) -> int:
         """Bytes held now."""
-        return sum(
-            layer.keys.nbytes + layer.values.nbytes
-            for layer in self._layers
-            if layer.keys is not None and layer.values is not None
-        )
+        return sum(layer.nbytes() for layer in self._layers)
 
     def _reserve(self, length: int) -> None:
         if length > self.capacity:

@@ -107,7 +107,9 @@ class Scorer:
             [
                 signal_block(self._model.head(states), chosen)
                 for states, chosen in zip(
-                    wanted.split(self._chunk_rows), targets.split(self._chunk_rows), strict=True
+                    torch.split(wanted, self._chunk_rows),
+                    torch.split(targets, self._chunk_rows),
+                    strict=True,
                 )
             ],
             axis=1,

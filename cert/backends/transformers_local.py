@@ -21,6 +21,7 @@ from cert.backends.decode_loop import DecodeLoop, Finished, Job, result_of
 from cert.backends.folder import inspect_folder, resolve_model
 from cert.backends.loading import load_model
 from cert.backends.protocol import FinishReason
+from cert.backends.quantize import quantized_bytes
 from cert.backends.scoring import Scorer, score_of
 from cert.backends.self_check import self_check
 from cert.core.errors import (
@@ -102,7 +103,7 @@ class TransformersBackend:
         """Bytes of weights, buffers and cache."""
         model = self._loaded.model
         weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-        return sum(weights.values()) + self._decoder.nbytes()
+        return sum(weights.values()) + quantized_bytes(model) + self._decoder.nbytes()
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
         """Queue a request; see `Backend.submit`."""
@@ -243,7 +244,7 @@ class TransformersBackend:
             kind = CPUFallbackFailed if fell_back else GPUOutOfMemoryError
             return kind(f"out of memory on {device} with one text at a time: {error}"[:500])
         try:
-            self._loaded.model.to("cpu")
+            self._loaded.model.to("cpu")  # type: ignore[arg-type]
         except Exception as second:  # noqa: BLE001 - quantized weights refuse in several ways
             return CPUFallbackFailed(
                 f"out of memory on {device}; moving to the CPU: {second}"[:500]

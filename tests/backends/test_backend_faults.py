@@ -174,7 +174,9 @@ class _Device(SimpleNamespace):
 def test_a_full_gpu_falls_back_to_the_cpu_and_says_so(backend: TransformersBackend) -> None:
     moved: list[str] = []
     backend._model = _Device(device=torch.device("cuda:0"), layers=2)  # type: ignore[assignment]
-    backend._loaded = SimpleNamespace(model=SimpleNamespace(to=moved.append))  # type: ignore[assignment]
+    backend._loaded = SimpleNamespace(
+        model=SimpleNamespace(to=lambda device: moved.append(str(device)))
+    )  # type: ignore[assignment]
     backend._rows = 1
     assert backend._shrink(MemoryError()) is None
     assert moved == ["cpu"]
@@ -185,7 +187,7 @@ def test_a_full_gpu_falls_back_to_the_cpu_and_says_so(backend: TransformersBacke
 
 
 def test_a_model_that_cannot_leave_the_gpu_says_so(backend: TransformersBackend) -> None:
-    def refuse(_device: str) -> None:
+    def refuse(device: torch.device) -> None:
         raise ValueError("quantized weights stay where they are")
 
     backend._model = _Device(device=torch.device("cuda:0"), layers=2)  # type: ignore[assignment]

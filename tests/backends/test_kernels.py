@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from cert.signals.rows import row_signals
 
 from cert.backends.kernels import COLUMNS, signal_block
+from cert.signals.rows import row_signals
 
 if TYPE_CHECKING:
     import numpy as np
