@@ -95,13 +95,11 @@ def open_outputs(
     """
     plan = [_parse(spec) for spec in specs]
     outputs = Outputs(_stdout_style(stdout_format, color=color))
-    seen: dict[tuple[int, int], Path] = {}
+    if len({os.path.abspath(path) for _, path in plan}) < len(plan):  # noqa: PTH100 - links stay
+        raise ConfigurationError("one output is given twice", hint="give every -o another file")
     for kind, path in plan:
         file = stack.enter_context(RecordFile(path))
         (outputs.records if kind == "jsonl" else outputs.views).append(file)
-        if file.identity() in seen:
-            raise ConfigurationError(f"output {path} is given twice")
-        seen[file.identity()] = path
     if sys.stdout is None:
         outputs.stdout_is_gone = True
         if not outputs.records:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from cert_cli.texts import PRINT_CODES, epilog
 
 if TYPE_CHECKING:
     from cert.core.config import CERTConfig
     from cert_cli.exit_codes import ExitCode
     from cert_cli.interrupts import Interrupts
 
-EPILOG = (
-    "The nearest source wins: flag, environment, --config FILE (else ./cert.yaml or [tool.cert] of "
-    "./pyproject.toml), the user's own file, default.  Examples: `cert config show --origin`, "
-    "`cert config show --json | jq -r .device`.  Exit codes: 0, 2 (a source is wrong)."
+EPILOG = epilog(
+    "cert config show --origin",
+    "cert config show --json | jq -r .device",
+    codes=PRINT_CODES,
 )
 
 # A longer value does not push the origins of all the others out of sight.
@@ -54,19 +55,20 @@ def show(
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Print every setting, one a line; secrets in values are masked."""
+    """Print every setting, one a line; secrets in values are masked.
+
+    The nearest source wins: flag, environment, --config FILE (else ./cert.yaml or [tool.cert] of
+    ./pyproject.toml), the user's own file, default.
+    """
     from cert_cli.errors import run_command  # noqa: PLC0415 - not for --help
 
     def body(_: Interrupts) -> ExitCode:
         from cert.core.config import CERTConfig  # noqa: PLC0415 - loads pydantic
-        from cert_cli.exit_codes import ExitCode  # noqa: PLC0415 - beside it
+        from cert_cli.stdout import print_text  # noqa: PLC0415 - beside it
 
         settings = CERTConfig.load(config_file=config_file)
         text = (_render_json if as_json else _render_text)(settings, origin=origin)
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
-        sys.stdout.flush()
-        return ExitCode.PASS
+        return print_text(text)
 
     run_command(body, debug=debug)
 
