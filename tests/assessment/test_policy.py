@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from importlib import resources
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +21,6 @@ from cert.assessment.policy import (
 )
 from cert.core.errors import ConfigurationError, PolicyError
 from cert.signals.summary import SignalSummary
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = """\
 id: mine
@@ -251,3 +248,12 @@ def test_an_installed_package_carries_its_policies(
     monkeypatch.setattr(resources, "files", lambda _name: tmp_path / "cert")
     assert builtin_policy_ids() == ("mine",)
     assert load_policy("mine") == MINE
+
+
+def test_the_policy_in_the_documentation_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "policies.md").read_text()
+    snippet = text.split("```yaml\n")[1].split("```")[0]
+    policy = parse(snippet)
+    assert (policy.id, policy.version, policy.min_tokens) == ("support-answers", 2, 8)
+    for signal in SIGNALS:
+        assert f"`{signal}`" in text
