@@ -17,7 +17,11 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## create the environment and run the main job on the embedded model
-	$(VENV)/bin/cert analyze --format human "$(PROMPT)"
+	@rm -f demo.jsonl
+	$(VENV)/bin/cert analyze --format human -o demo.jsonl "$(PROMPT)" \
+		|| { code=$$?; [ $$code -eq 1 ] || [ $$code -eq 3 ]; } # verdicts, see cert exit-codes
+	@printf 'The audit record is one line of demo.jsonl (%s bytes). It begins:\n' $$(wc -c <demo.jsonl)
+	@cut -c1-420 demo.jsonl
 
 test: lint ## all checks: lint, then the whole test suite with branch coverage
 	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered
@@ -29,7 +33,7 @@ lint: $(READY) ## ruff, mypy and the floors' import contracts
 	$(VENV)/bin/lint-imports
 
 clean: ## remove the environment and every build product
-	rm -rf $(VENV) build dist .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) build dist demo.jsonl .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 
 # The stamp comes last, so an interrupted installation is simply done again.
