@@ -80,7 +80,7 @@ class CERTConfig(BaseSettings):
     top_k: _Int = Field(0, ge=0, description="Sample among the k most probable; 0 is all.")
     top_p: _Float = Field(1.0, gt=0, le=1, description="Sample within this probability mass.")
     seed: _Int | None = Field(
-        None, ge=0, lt=2**63, description="Keys sampling; none draws one and records it."
+        None, ge=0, lt=2**53, description="Keys sampling; none draws one and records it."
     )
     timeout: _Float | None = Field(None, gt=0, description="Seconds a prompt; none is no limit.")
     chat: Literal["auto", "always", "never"] = Field("auto", description="Chat template.")

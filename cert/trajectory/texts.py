@@ -54,6 +54,9 @@ def check_sampling(sampling: SamplingParams, chat: str) -> None:
         "temperature must be a number >= 0": 0.0 <= sampling.temperature < math.inf,
         "top_k must be at least 0": sampling.top_k >= 0,
         "top_p must lie in (0, 1]": 0.0 < sampling.top_p <= 1.0,
+        # Records are JSON (RFC 8785), where integers are exact below 2^53.
+        "seed must be at least 0 and below 2^53": sampling.seed is None
+        or 0 <= sampling.seed < 2**53,
         "a stop string must not be empty": all(sampling.stop),
         f"chat must be one of {', '.join(CHAT_MODES)}": chat in CHAT_MODES,
     }

@@ -51,6 +51,8 @@ def test_length_is_looked_at_before_content() -> None:
         (SamplingParams(temperature=math.inf), "auto", "temperature"),
         (SamplingParams(top_k=-1), "auto", "top_k"),
         (SamplingParams(top_p=0.0), "auto", "top_p"),
+        (SamplingParams(seed=-1), "auto", "seed"),
+        (SamplingParams(seed=2**53), "auto", "seed"),
         (SamplingParams(top_p=1.01), "auto", "top_p"),
         (SamplingParams(top_p=math.nan), "auto", "top_p"),
         (SamplingParams(stop=("a", "")), "auto", "stop"),
