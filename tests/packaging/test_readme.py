@@ -1,0 +1,122 @@
+"""What the README tells people to copy works, and shows what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+VERDICTS = (0, 1, 3)
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def cert_commands() -> list[str]:
+    lines = [line for block in blocks("sh") for line in block.splitlines()]
+    return [re.split(r"\s+#", line)[0].strip() for line in lines if "cert " in line]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A place to run the commands in: samples, `cert` on the path, a model folder."""
+    shutil.copytree(ROOT / "sample_prompts", tmp_path / "sample_prompts")
+    shutil.copytree(ROOT / "cert" / "reference" / "model", tmp_path / "my-model")
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "cert"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cert_cli "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "bin" / "jq").symlink_to("/bin/cat")
+    return tmp_path
+
+
+def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.parametrize(
+    "command", [c for c in cert_commands() if not c.startswith(("pip", "make"))]
+)
+def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
+    # jq is not everywhere, and its arguments mean nothing to cat.
+    result = run(re.sub(r"\| jq .*", "| jq", command), folder)
+    assert result.returncode in VERDICTS, result.stderr
+    assert result.stdout
+    assert "Traceback" not in result.stderr
+
+
+def test_the_demo_shows_what_the_readme_shows(folder: Path) -> None:
+    (block,) = blocks("console")
+    first, *expected = block.splitlines()
+    command = shlex.split(first.removeprefix("$ .venv/bin/"))
+    result = run(shlex.join(command), folder)
+    assert result.returncode == 0, result.stderr
+
+    def lasting(lines: list[str]) -> list[str]:
+        """Without times, and without the record's own line, which starts with its size."""
+        until = next((i for i, x in enumerate(lines) if x.startswith("The audit")), len(lines))
+        return [re.sub(r"\d+\.\d+ s", "T", line.rstrip()) for line in lines[:until]]
+
+    assert lasting(result.stdout.splitlines()) == lasting(expected)
+    record = (folder / "demo.jsonl").read_text()
+    assert record.startswith(expected[-1].removesuffix("..."))
+
+
+def test_the_makefile_runs_the_command_that_the_readme_shows() -> None:
+    result = subprocess.run(
+        ["make", "--just-print", "--assume-old=.venv/.ready", "demo"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (block,) = blocks("console")
+    assert block.splitlines()[0].removeprefix("$ ") in result.stdout
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (program,) = blocks("python")
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(("pass ", "fail "))
+
+
+def test_the_exit_codes_of_the_readme_are_the_programs() -> None:
+    from cert_cli.exit_codes import ExitCode
+
+    rows = re.findall(r"^\| ([0-9, ]+) \|", README, flags=re.MULTILINE)
+    told = {int(code) for row in rows for code in row.split(",")}
+    assert told == {int(code) for code in ExitCode}
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
+def test_links_between_documents_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
