@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cert import __version__
 from cert_cli.commands import analyze, batch, completion, config, exit_codes, schema
 
 app = typer.Typer(
@@ -26,24 +27,9 @@ app.command("exit-codes", epilog=exit_codes.EPILOG)(exit_codes.exit_codes)
 app.command("completion", epilog=completion.EPILOG)(completion.completion)
 
 
-def _core_version() -> str:
-    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms
-
-    try:
-        return version("cert-framework-core")
-    except PackageNotFoundError:
-        return "of an uninstalled checkout"
-
-
 def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - Typer's callback
     if is_asked:
-        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - 20 ms
-
-        try:
-            number = version("cert-framework")
-        except PackageNotFoundError:
-            number = _core_version()
-        typer.echo(f"cert {number}")
+        typer.echo(f"cert {__version__}")
         raise typer.Exit
 
 

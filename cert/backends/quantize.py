@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cert.backends.int8_linear import Int8Linear
-from cert.core.errors import ConfigurationError, MissingExtraError
+from cert.core.errors import ConfigurationError
+from cert.core.extras import missing_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,8 +104,7 @@ def _import_bitsandbytes() -> Any:  # noqa: ANN401 - a module without types
         with _without_kernels():
             import bitsandbytes  # noqa: PLC0415 - an extra
     except ImportError as error:
-        message = "this quantization needs bitsandbytes, which is not installed"
-        raise MissingExtraError(message, hint="pip install 'cert-framework[quantize]'") from error
+        raise missing_extra("this quantization needs bitsandbytes", "quantize") from error
     return bitsandbytes
 
 
