@@ -59,7 +59,7 @@ class Source:
     Attributes:
         name: As it stands in cases and records: valid Unicode whatever the file is called.
         file: The bytes, from the beginning where it is seekable.
-        head: The first bytes, at least 6 of them unless there are fewer.
+        head: The first bytes, at least 6 of them unless the input or its first line is shorter.
     """
 
     name: str
@@ -235,7 +235,8 @@ def _refuse_irregular(mode: int, shown: str) -> None:
 
 def _read_head(stream: BufferedIOBase, name: str) -> bytes:
     head = b""
-    while len(head) < _HEAD_BYTES and (chunk := _read_some(stream, name)):
+    # A short first line is not kept waiting for the next one: somebody may be typing it.
+    while len(head) < _HEAD_BYTES and b"\n" not in head and (chunk := _read_some(stream, name)):
         head += chunk
     return head
 
