@@ -6,6 +6,7 @@ run together.
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import threading
@@ -118,6 +119,8 @@ class TransformersBackend:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="cert-decode", daemon=True)
                 self._thread.start()
+                # A thread that still computes when the interpreter goes down aborts the process.
+                atexit.register(self.close)
             self._awake.notify()
         return job.future
 
@@ -128,6 +131,7 @@ class TransformersBackend:
             self._awake.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+            atexit.unregister(self.close)
 
     def _job(self, request: GenerationRequest) -> Job:
         for name, text in (("prompt", request.prompt), ("response", request.response or "")):

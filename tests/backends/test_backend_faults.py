@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -116,6 +118,22 @@ def test_closing_answers_everybody(llama: Path) -> None:
         waiting.result(1)
     with pytest.raises(ModelNotLoaded):
         backend.submit(ask())
+
+
+def test_a_program_that_ends_while_a_text_is_written_ends_cleanly(llama: Path) -> None:
+    program = f"""
+from cert.backends.protocol import GenerationRequest, SamplingParams
+from cert.backends.transformers_local import load_backend
+backend = load_backend({str(llama)!r}, device="cpu")
+request = GenerationRequest("a", "The lazy dog", SamplingParams(max_new_tokens=240), chat="never")
+backend.submit(GenerationRequest("b", "a", SamplingParams(max_new_tokens=1))).result()
+for _ in range(8):
+    backend.submit(request)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_less_memory_means_a_smaller_batch_and_the_same_results(
