@@ -35,30 +35,27 @@ class Meter:
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._drawn_at = 0.0
+        self._is_drawn = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Show the bar, and remove it at the end."""
+        """Allow the bar inside, and remove it at the end."""
         if not self.is_shown:
             yield
             return
         self._progress = _bar(color=style_of(sys.stderr, color=self._color).color)
-        self._task = self._progress.add_task("", total=self.total, counts="")
-        with self._progress:
-            yield
-        self._progress = None
-
-    @contextmanager
-    def paused(self, *, is_needed: bool) -> Iterator[None]:
-        """Take the bar away while something is written to a terminal, which may be the same."""
-        if self._progress is None or not is_needed:
-            yield
-            return
-        self._progress.stop()
+        self._task = self._progress.add_task("", total=None, counts="")
         try:
             yield
         finally:
-            self._progress.start()
+            self.make_room()
+            self._progress = None
+
+    def make_room(self) -> None:
+        """Take the bar away, so that something can be written to the same terminal."""
+        if self._progress is not None and self._is_drawn:
+            self._progress.stop()
+            self._is_drawn = False
 
     def show(self, tally: Tally) -> None:
         """Draw the tally, a few times a second at most."""
@@ -66,6 +63,9 @@ class Meter:
         if self._progress is None or self._task is None or now - self._drawn_at < _INTERVAL_S:
             return
         self._drawn_at = now
+        if not self._is_drawn:
+            self._progress.start()
+            self._is_drawn = True
         self._progress.update(
             self._task,
             completed=tally.total,

@@ -170,8 +170,9 @@ def _stream(  # noqa: PLR0913, PLR0917 - the parts of a run, which meet here
     outcomes = run_cases(cases, engine, settings, stopped=is_over)
     with meter.running(), closing(outcomes):
         for outcome in outcomes:
-            with meter.paused(is_needed=outputs.shares_terminal):
-                outputs.write(outcome, render)
+            if outputs.shares_terminal:
+                meter.make_room()
+            outputs.write(outcome, render)
             resumed.tally.add(outcome.record)
             meter.show(resumed.tally)
             if not outputs.has_sink:
