@@ -4,7 +4,7 @@
 # Each creates what is missing; both can be run again, also after an interruption.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test check lint clean
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -25,6 +25,8 @@ demo: $(READY) ## create the environment and run the main job on the embedded mo
 
 test: lint ## all checks: lint, then the whole test suite with branch coverage
 	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered
+
+check: test ## the same as test
 
 lint: $(READY) ## ruff, mypy and the floors' import contracts
 	$(VENV)/bin/ruff check .
