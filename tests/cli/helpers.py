@@ -41,7 +41,10 @@ class Ran:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.out.splitlines()]
+        # Not splitlines(): U+2028 and its like are content of a record.
+        *lines, end = self.out.split("\n")
+        assert end == ""
+        return [json.loads(line) for line in lines]
 
 
 def records_of(path: Path) -> list[dict[str, Any]]:
