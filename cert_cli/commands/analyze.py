@@ -9,6 +9,7 @@ import typer
 
 from cert_cli.errors import run_command
 from cert_cli.options import SharedFlags, with_shared_flags
+from cert_cli.terminal import is_live
 from cert_cli.texts import epilog
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def _job(prompt: str | None, files: list[str], response: str | None, flags: Shar
 
         return Job(sources=(), read=read_argument)
     sources = files or ["-"]
-    if prompt is None and not files and sys.stdin is not None and sys.stdin.isatty():
+    if prompt is None and not files and is_live(sys.stdin):
         raise ConfigurationError(
             "no prompt was given", hint="cert analyze 'Once upon a time', or `-` to type prompts"
         )

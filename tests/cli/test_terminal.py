@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cert_cli.terminal import Style, is_live, style_of, wants_color
+from tests.cli.helpers import Terminal
 
 if TYPE_CHECKING:
     from typing import TextIO
-
-
-class Terminal(io.TextIOWrapper):
-    def __init__(self, encoding: str = "utf-8") -> None:
-        super().__init__(io.BytesIO(), encoding=encoding)
-
-    def isatty(self) -> bool:
-        return True
 
 
 @pytest.mark.parametrize(
