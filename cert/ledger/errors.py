@@ -1,12 +1,12 @@
 """What can go wrong with a ledger.
 
-    CertError
-    └── LedgerError                 the ledger cannot be used as asked
-        ├── LedgerRefusedError      what is there is damaged or is not ours: nothing is written
-        ├── LedgerFullError         no room: the record is not in the ledger
-        ├── LedgerBrokenError       the disk failed: whether the record is there is not known
-        ├── ProofError              a proof, a signature or a checkpoint does not hold
-        └── SigningKeyError         a key is missing, or is not the one that is needed
+CertError
+└── LedgerError                 the ledger cannot be used as asked
+├── LedgerRefusedError      what is there is damaged or is not ours: nothing is written
+├── LedgerFullError         no room: the record is not in the ledger
+├── LedgerBrokenError       the disk failed: whether the record is there is not known
+├── ProofError              a proof, a signature or a checkpoint does not hold
+└── SigningKeyError         a key is missing, or is not the one that is needed
 """
 
 from __future__ import annotations

@@ -1,9 +1,14 @@
-"""What a verification found: states, findings, the report. Plain values."""
+"""What a verification found: states, findings, the report."""
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
+
+MAX_FINDINGS: Final = 1000
+_MAX_KNOWN_LINES: Final = 100_000
 
 
 class State(StrEnum):
@@ -99,3 +104,41 @@ class Report:
     root: str | None = None
     key: str | None = None
     kinds: dict[str, int] = field(default_factory=dict)
+
+
+class Findings:
+    """Findings in order of lines, the worst known, their number bounded."""
+
+    def __init__(self) -> None:
+        self._kept: list[Finding] = []
+        self._first: dict[State, Finding] = {}
+        self._lines: list[int] = []
+        self.omitted = 0
+
+    def add(self, finding: Finding) -> None:
+        """Take a finding."""
+        state = finding.state
+        if state is not None:
+            first = self._first.get(state)
+            if first is None or (finding.line or 0) < (first.line or 0):
+                self._first[state] = finding
+            if finding.line is not None and len(self._lines) < _MAX_KNOWN_LINES:
+                insort(self._lines, finding.line)
+        if len(self._kept) < MAX_FINDINGS:
+            self._kept.append(finding)
+        else:
+            self.omitted += 1
+
+    def has_fault_between(self, after: int, last: int) -> bool:
+        """Whether a line after `after` and up to `last` has a fault."""
+        at = bisect_right(self._lines, after)
+        return at < len(self._lines) and self._lines[at] <= last
+
+    def worst(self) -> Finding | None:
+        """The first finding of the worst state."""
+        states = sorted(self._first, key=lambda state: state.rank)
+        return self._first[states[0]] if states else None
+
+    def ordered(self) -> tuple[Finding, ...]:
+        """All that were kept, in order of lines."""
+        return tuple(sorted(self._kept, key=lambda one: one.line or 0))

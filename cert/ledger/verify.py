@@ -1,0 +1,434 @@
+"""Verify a ledger as a whole, in one pass and bounded memory (docs/record-format.md, 6).
+
+    start -> lines of all segments, stopping at each checkpoint's size -> end -> state
+
+It never writes. What it finds goes into a report; it raises where it cannot do its work.
+"""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cert.ledger.canonical import CanonicalError, parse_canonical
+from cert.ledger.chain import Chain, Place
+from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
+from cert.ledger.errors import LedgerError, ProofError
+from cert.ledger.findings import Finding, Findings, Problem, Report, State
+from cert.ledger.line import HASH_BYTES, genesis_prev, parse_links
+from cert.ledger.lineage import Lineage, parse_genesis
+from cert.ledger.merkle import Frontier
+from cert.ledger.pruned import PrunedPart, parse_pruned, verify_pruned
+from cert.ledger.reader import PRUNED, TAIL, read_blocks
+from cert.ledger.tail import parse_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cert.ledger.keys import PublicKey
+    from cert.ledger.reader import Reader, Segment
+
+_REMARKS: Final = ("recovered", "erased", "pruned")
+
+
+class RecordCheck(Protocol):
+    """What looks into records (`--deep`); it never raises on what a record holds."""
+
+    kinds: dict[str, int]
+
+    def preload(self, seq: int, line: bytes) -> None:
+        """Take a line that was kept of a removed part."""
+
+    def check(self, seq: int, line: bytes) -> Sequence[Problem]:
+        """Look at a line."""
+
+    def finish(self) -> Sequence[Problem]:
+        """Say what can be said at the end only."""
+
+
+def verify_ledger(
+    reader: Reader,
+    pinned: PublicKey,
+    *,
+    head: bytes | None = None,
+    deep: RecordCheck | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Verify a ledger.
+
+    Args:
+        reader: Where it is.
+        pinned: The key that is trusted, from outside of the ledger.
+        head: A signed note that was kept elsewhere.
+        deep: Looks into every record, too.
+        progress: Told how many bytes were read since the last time.
+
+    Raises:
+        LedgerError: A file cannot be read.
+        ProofError: The head is none, or nobody known signed it.
+    """
+    signed_head = None if head is None else parse_checkpoint(head)
+    return _Verification(reader, pinned, signed_head, deep, progress).run()
+
+
+class _Verification:
+    """One verification; also the watcher of its chain."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        pinned: PublicKey,
+        head: SignedCheckpoint | None,
+        deep: RecordCheck | None,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._reader = reader
+        self._pinned = pinned
+        self._head = head
+        self._deep = deep
+        self._progress = progress
+        self._findings = Findings()
+        self._lineage: Lineage | None = None
+        self._pruned_size = 0
+        self._signed_sizes = set(reader.checkpoints)
+        self._sealed = 0
+        first = reader.segments[0].name if reader.segments else ""
+        self._here = Place(1, first, 0)
+        """Where the next line begins."""
+        self._unsealed = self._here
+        """Where the first line after the newest good checkpoint begins."""
+        self._bad_roots: list[_BadRoot] = []
+        self._head_root: bytes | None = None
+        self._head_place = self._here
+        self._tail = parse_tail(reader.read_side_file(TAIL))
+        self._is_tail_good = False
+
+    @property
+    def wants_all(self) -> bool:
+        return self._deep is not None
+
+    def report(self, finding: Finding) -> None:
+        self._findings.add(finding)
+
+    def look_at(self, seq: int, line: bytes) -> Sequence[Problem]:
+        return () if self._deep is None else self._deep.check(seq, line)
+
+    def meet_control(self, seq: int, line: bytes, place: Place) -> None:
+        if _is_of_kind("key", line) and self._lineage is not None:
+            try:
+                self._lineage.rotate(line)
+            except ProofError as error:
+                self._add(
+                    State.INVALID, "key-record", f"no rotation of the key: {error.message}", place
+                )
+        elif _is_of_kind("genesis", line) and seq:
+            self._add(State.INVALID, "genesis", "a genesis that is not the first record", place)
+        for kind in _REMARKS:
+            if _is_of_kind(kind, line):
+                self._add(None, kind, f"a `{kind}` record says what was done here", place)
+
+    def run(self) -> Report:
+        """Do it."""
+        chain = self._start()
+        stops = self._stops(chain.frontier.size)
+        for number, segment in enumerate(self._reader.segments):
+            is_last = number == len(self._reader.segments) - 1
+            self._walk_segment(chain, segment, stops, is_last=is_last)
+        chain.settle(self._tail_leaf(chain.frontier.size))
+        self._judge_roots()
+        self._judge_rest(stops)
+        if self._deep is not None:
+            for one in self._deep.finish():
+                state = State.INVALID if one.is_fault else None
+                place = self._here if one.seq is None else Place(one.seq + 1, "", 0)
+                self._add(state, one.code, one.message, place, one.expected, one.found)
+        if self._head is not None:
+            self._judge_head(self._head)
+        return self._build_report(chain)
+
+    def _tail_leaf(self, size: int) -> bytes | None:
+        """Leaf hash of the last of so many lines, where a signed checkpoint vouches for it."""
+        if self._tail is None or not self._is_tail_good or self._tail.size != size:
+            return None
+        return self._tail.last_leaf
+
+    def _start(self) -> Chain:
+        """Find the genesis: at the beginning, or among what was kept of a removed part."""
+        data = self._reader.read_side_file(PRUNED)
+        if data is not None:
+            try:
+                part = parse_pruned(data)
+                self._lineage = verify_pruned(part, self._reader.read_checkpoint)
+            except LedgerError as error:
+                self._add(State.INVALID, "pruned", error.message, self._here)
+                return self._start_anywhere()
+            return self._start_after(part)
+        line = self._first_line()
+        if line is None:
+            self._add(State.INVALID, "genesis", "there is no record at all", self._here)
+            return Chain(Frontier(), bytes(HASH_BYTES), self)
+        try:
+            genesis = parse_genesis(line)
+        except ProofError as error:
+            self._add(State.INVALID, "genesis", f"no genesis: {error.message}", self._here)
+            return self._start_anywhere()
+        self._lineage = Lineage(genesis)
+        return Chain(Frontier(), genesis_prev(genesis.origin, genesis.key), self)
+
+    def _start_after(self, part: PrunedPart) -> Chain:
+        self._pruned_size = self._sealed = part.size
+        self._here = self._unsealed = Place(part.size + 1, self._here.segment, 0)
+        self._add(None, "pruned", f"the first {part.size} records were removed", Place(1, "", 0))
+        if self._deep is not None:
+            for one in part.kept:
+                self._deep.preload(one.seq, one.line)
+        return Chain(part.tree(), part.last_leaf, self)
+
+    def _start_anywhere(self) -> Chain:
+        """Go by what the first line says of itself; that it should not is reported already."""
+        links = parse_links(self._first_line() or b"")
+        if links is None:
+            return Chain(Frontier(), bytes(HASH_BYTES), self)
+        return Chain(Frontier(), bytes.fromhex(links.prev.decode()), self, seq=links.seq)
+
+    def _first_line(self) -> bytes | None:
+        for segment in self._reader.segments[:1]:
+            with self._reader.open_segment(segment) as file:
+                for block in read_blocks(file, segment.size_bytes):
+                    return block.lines[0] if block.is_complete else None
+        return None
+
+    def _stops(self, size: int) -> list[int]:
+        """Tree sizes at which roots are compared, the next one last."""
+        for signed in self._reader.checkpoints:
+            if signed <= size:
+                self._read_checkpoint(signed)
+        sizes = {one for one in self._signed_sizes if one > size}
+        if self._head is not None and self._head.checkpoint.size > size:
+            sizes.add(self._head.checkpoint.size)
+        return sorted(sizes, reverse=True)
+
+    def _walk_segment(
+        self, chain: Chain, segment: Segment, stops: list[int], *, is_last: bool
+    ) -> None:
+        self._here = Place(chain.frontier.size + 1, segment.name, 0)
+        if self._unsealed.line == self._here.line:
+            self._unsealed = self._here
+        if segment.first != chain.seq:
+            self._add(
+                State.INVALID,
+                "segment",
+                "this file's name is not the number of the record that comes next",
+                self._here,
+                str(chain.seq),
+                str(segment.first),
+            )
+        with self._reader.open_segment(segment) as file:
+            for block in read_blocks(file, segment.size_bytes):
+                if block.is_complete:
+                    self._walk_lines(chain, block.lines, stops)
+                else:
+                    self._meet_rest(chain, block.lines, stops, is_last=is_last)
+                self._progress(sum(map(len, block.lines)) + len(block.lines))
+
+    def _meet_rest(
+        self, chain: Chain, lines: Sequence[bytes], stops: list[int], *, is_last: bool
+    ) -> None:
+        """Bytes after the last newline of a segment."""
+        words = f"{len(lines[0])} bytes without a newline at the end"
+        if is_last:
+            self._add(State.TORN, "torn", f"{words}: the last line is not complete", self._here)
+        else:
+            self._add(State.INVALID, "form", f"{words} of a closed segment", self._here)
+            self._walk_lines(chain, lines, stops)
+
+    def _walk_lines(self, chain: Chain, lines: Sequence[bytes], stops: list[int]) -> None:
+        at = 0
+        while at < len(lines):
+            room = stops[-1] - chain.frontier.size if stops else len(lines)
+            part = lines[at : at + room]
+            here = self._here
+            chain.feed(part, here.segment, here.offset)
+            at += len(part)
+            offset = here.offset + sum(map(len, part)) + len(part)
+            self._here = Place(chain.frontier.size + 1, here.segment, offset)
+            if stops and chain.frontier.size == stops[-1]:
+                self._stop_at(stops.pop(), chain)
+
+    def _stop_at(self, size: int, chain: Chain) -> None:
+        root = chain.frontier.root()
+        if self._head is not None and self._head.checkpoint.size == size:
+            self._head_root, self._head_place = root, self._unsealed
+        signed = self._read_checkpoint(size) if size in self._signed_sizes else None
+        if signed is None:
+            return
+        if signed.checkpoint.root == root:
+            self._sealed, self._unsealed = size, self._here
+        elif chain.here is not None:
+            self._bad_roots.append(
+                _BadRoot(signed.checkpoint, root, self._unsealed, chain.here, chain.last_leaf)
+            )
+
+    def _read_checkpoint(self, size: int) -> SignedCheckpoint | None:
+        """Read one and do steps 1 and 2 of 6.3; None where they fail."""
+        if self._lineage is None:
+            return None
+        try:
+            signed = parse_checkpoint(self._reader.read_checkpoint(size))
+            self._lineage.verify(signed, size)
+        except ProofError as error:
+            words = f"the checkpoint {size} does not hold: {error.message}"
+            self._add(State.INVALID, "checkpoint", words, Place(size, "", 0))
+            return None
+        if self._tail is not None and self._tail.size == size:
+            with suppress(ProofError):
+                self._tail.verify(signed.checkpoint.root)
+                self._is_tail_good = True
+        return signed
+
+    def _judge_roots(self) -> None:
+        """Rule R."""
+        for bad in self._bad_roots:
+            size, after = bad.signed.size, bad.first.line - 1
+            if self._findings.has_fault_between(after, size):
+                continue
+            place = bad.first
+            words = f"one of the lines {after + 1} to {size} is not the one that was signed"
+            leaf = self._tail_leaf(size)
+            if leaf is not None and leaf != bad.last_leaf:
+                place, words = bad.last, "the line is not the one that was signed"
+            self._add(
+                State.INVALID, "root", words, place, _base64(bad.signed.root), _base64(bad.root)
+            )
+
+    def _judge_rest(self, stops: Sequence[int]) -> None:
+        """What checkpoints say beyond the last line, and what lines there are beyond them."""
+        for size in reversed(stops):
+            if size in self._signed_sizes and self._read_checkpoint(size) is not None:
+                found = self._here.line - 1
+                words = f"lines are missing: a checkpoint of {size} records was signed"
+                self._add(State.INVALID, "checkpoint", words, self._here, str(size), str(found))
+        if self._here.line - 1 > self._sealed:
+            count = self._here.line - 1 - self._sealed
+            self._add(
+                State.UNSEALED,
+                "unsealed",
+                f"no checkpoint covers the last {count} records",
+                self._unsealed,
+            )
+        if self._lineage is not None and self._pinned not in self._lineage.keys:
+            self._add(
+                State.INVALID,
+                "key",
+                "the ledger is signed by another key than the one that was pinned",
+                Place(1, "", 0),
+                self._pinned.text,
+                self._lineage.current.text,
+            )
+
+    def _judge_head(self, head: SignedCheckpoint) -> None:
+        checkpoint = head.checkpoint
+        keys = [self._pinned, *(self._lineage.keys if self._lineage is not None else [])]
+        if not any(_is_signed_by(head, key) for key in keys):
+            raise ProofError(
+                "the head is not signed by the pinned key, nor by another of this ledger's",
+                hint="give the file that `cert ledger head` wrote, and the key that signed it",
+            )
+        if self._lineage is not None and checkpoint.origin != self._lineage.origin:
+            words = "this is another ledger than the one that the head is of"
+            place = Place(1, "", 0)
+            self._add(State.INVALID, "head", words, place, checkpoint.origin, self._lineage.origin)
+            return
+        size, records = checkpoint.size, self._here.line - 1
+        if size > records:
+            words = "the ledger is shorter than the head that was kept"
+            self._add(State.ROLLED_BACK, "head", words, self._here, str(size), str(records))
+            return
+        root = self._head_root
+        if size <= self._pruned_size:
+            known = self._read_checkpoint(size) if size in self._signed_sizes else None
+            if known is None:
+                raise ProofError(
+                    f"the head is of size {size}, in a part that was removed: nothing is left to "
+                    "compare it with",
+                    hint="give a newer head",
+                )
+            root = known.checkpoint.root
+        if root != checkpoint.root:
+            words = f"the first {size} records are not those that the kept head is of"
+            self._add(
+                State.ROLLED_BACK,
+                "head",
+                words,
+                self._head_place,
+                _base64(checkpoint.root),
+                None if root is None else _base64(root),
+            )
+
+    def _build_report(self, chain: Chain) -> Report:
+        first = self._findings.worst()
+        state = State.UNANCHORED if self._head is None else State.VALID
+        if first is not None and first.state is not None:
+            state = first.state
+        return Report(
+            state=state,
+            mode="fast" if self._deep is None else "deep",
+            first=first,
+            findings=self._findings.ordered(),
+            omitted=self._findings.omitted,
+            origin=None if self._lineage is None else self._lineage.origin,
+            records=self._here.line - 1 - self._pruned_size,
+            pruned=self._pruned_size,
+            sealed=self._sealed,
+            root=_base64(chain.frontier.root()),
+            key=None if self._lineage is None else self._lineage.current.text,
+            kinds={} if self._deep is None else dict(self._deep.kinds),
+        )
+
+    def _add(  # noqa: PLR0913, PLR0917 - what a finding is made of
+        self,
+        state: State | None,
+        code: str,
+        message: str,
+        place: Place,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
+        segment = place.segment or None
+        offset = None if segment is None else place.offset
+        self.report(Finding(state, code, message, place.line, segment, offset, expected, found))
+
+
+@dataclass(frozen=True, slots=True)
+class _BadRoot:
+    """A checkpoint whose root is another one than that of the lines."""
+
+    signed: Checkpoint
+    root: bytes
+    first: Place
+    last: Place
+    last_leaf: bytes
+
+
+def _is_signed_by(signed: SignedCheckpoint, key: PublicKey) -> bool:
+    try:
+        signed.verify(key)
+    except ProofError:
+        return False
+    return True
+
+
+def _is_of_kind(kind: str, line: bytes) -> bool:
+    """Whether a control record is of a kind; parsed only if it looks so."""
+    if b'"kind":"%b"' % kind.encode() not in line:
+        return False
+    try:
+        return parse_canonical(line).get("kind") == kind
+    except CanonicalError:
+        return True
+
+
+def _base64(root: bytes) -> str:
+    return base64.b64encode(root).decode()
