@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES: Final = 1024 * 1024
 _SHA256_OID: Final = "2.16.840.1.101.3.4.2.1"
 _GRANTED: Final = 0
+_CERTIFICATES: Final = 0xA0  # [0], of SignedData
+_SHORT_LENGTH: Final = 0x80  # lengths below stand for themselves; above, for their own length
 _OK: Final = 200
 _REDIRECTS: Final = range(300, 400)
 _CHUNK_BYTES: Final = 65_536
@@ -236,10 +238,48 @@ def _post(url: str, query: bytes, where: str, timeout_s: float, deadline_s: floa
 
 def _decode(client: ModuleType, token: bytes) -> TimeStampResponse:
     try:
-        response: TimeStampResponse = client.decode_timestamp_response(token)
+        response: TimeStampResponse = client.decode_timestamp_response(_with_der_order(token))
     except Exception as error:  # its parser names none of its errors
         raise ProofError(f"no RFC 3161 response: {_brief(error)}") from error
     return response
+
+
+def _with_der_order(token: bytes) -> bytes:
+    """The token with its certificates in the order that DER has for a SET OF.
+
+    OpenSSL's own TSA writes them in the chain's order, and the parser refuses that. They are not
+    signed over. Whatever is not shaped like a token is left to the parser.
+    """
+    try:
+        ((_, start, end),) = _elements(token, 0, len(token))
+        for place in (1, 1, 0):  # timeStampToken, its content, SignedData
+            _, start, end = _elements(token, start, end)[place]
+        found = [one for one in _elements(token, start, end) if token[one[0]] == _CERTIFICATES]
+        ((_, start, end),) = found
+        ordered = sorted(token[one[0] : one[2]] for one in _elements(token, start, end))
+    except (IndexError, ValueError):
+        return token
+    return token[:start] + b"".join(ordered) + token[end:]
+
+
+def _elements(der: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Where each element between two places begins, where its content does, and where it ends.
+
+    Raises:
+        ValueError: They do not fill the room between the places exactly.
+        IndexError: The bytes end within a length.
+    """
+    found = []
+    while start < end:
+        content, length = start + 2, der[start + 1]
+        if length > _SHORT_LENGTH:
+            content += length - _SHORT_LENGTH
+            length = int.from_bytes(der[start + 2 : content])
+        found.append((start, content, content + length))
+        start = content + length
+    if start != end:
+        raise ValueError("an element is longer than what holds it")
+    return found
 
 
 def _load_roots(pem: bytes) -> list[Certificate]:
