@@ -4,7 +4,8 @@ Everything from which a verdict follows stands in the record: `cert.evidence.rec
 summary, checks and verdict again from the tokens' numbers alone.
 
 With `content="omitted"` a record holds no text, no token ids, no ranks (token ids by another
-numbering) and no label. The tokens' logprobs and entropies stay, because they are
+numbering) and no label; `cert.evidence.commitment` makes a record that is committed to them out of
+a full one. The tokens' logprobs and entropies stay, because they are
 the evidence: they do not spell the text, but whoever has the model can test a guess against them.
 So can whoever knows a prompt id that was derived from the prompt. Omitting content is no
 anonymisation.
@@ -12,14 +13,19 @@ anonymisation.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import fields
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from cert.evidence.content import part_content
 from cert.evidence.numbers import encode_number
+from cert.evidence.parts import (
+    describe_model,
+    describe_sampling,
+    encodable,
+    message,
+    run_head,
+)
 from cert.ledger.canonical import canonical_bytes
-from cert.observability.redaction import redact
 
 if TYPE_CHECKING:
     from cert.assessment.verdict import Assessment, Check
@@ -27,11 +33,6 @@ if TYPE_CHECKING:
     from cert.core.errors import AnalysisError
     from cert.inputs.case import PromptCase, RefusedInput
     from cert.signals.summary import SignalSummary
-
-SCHEMA_VERSION: Final = "1.0"
-CONTENT_MODES: Final = ("full", "omitted")
-MAX_MESSAGE_CHARS: Final = 2000
-_QUOTES_CONTENT = "the message quotes content, which is omitted here"
 
 
 def build_analysis_record(  # noqa: PLR0913 - everything that one record says
@@ -70,38 +71,36 @@ def build_analysis_record(  # noqa: PLR0913 - everything that one record says
     Raises:
         ValueError: Another `content`.
     """
-    full = _is_full(content)
     trace = generation.trace
-    prompt: dict[str, object] = {"id": case.id}
-    written: dict[str, object] = {
-        "logprobs": [encode_number(one) for one in trace.logprobs],
-        "entropies": list(trace.entropies),
-        "top_k_entropies": list(trace.top_k_entropies),
-        "logit_margins": [encode_number(one) for one in trace.logit_margins],
-        "probability_margins": list(trace.probability_margins),
-        "finish_reason": generation.finish_reason.value,
+    prompt: dict[str, object] = {
+        "id": case.id,
+        "text": case.text,
+        "token_ids": list(generation.prompt_token_ids),
     }
     if case.group is not None:
         prompt["group"] = case.group
-    if full:
-        prompt |= {"text": case.text, "token_ids": list(generation.prompt_token_ids)}
-        if case.label is not None:
-            prompt["label"] = case.label
-        written |= {
+    if case.label is not None:
+        prompt["label"] = case.label
+    record = {
+        **run_head("analysis", run_id, correlation_id, time),
+        "content": "full",
+        "input": {"source": encodable(case.source), "line": case.line},
+        "prompt": prompt,
+        "generation": {
             "text": generation.text,
             "token_ids": list(trace.token_ids),
+            "logprobs": [encode_number(one) for one in trace.logprobs],
+            "entropies": list(trace.entropies),
+            "top_k_entropies": list(trace.top_k_entropies),
+            "logit_margins": [encode_number(one) for one in trace.logit_margins],
+            "probability_margins": list(trace.probability_margins),
             "ranks": list(trace.ranks),
-        }
-    return {
-        **_head("analysis", run_id, correlation_id, time),
-        "content": content,
-        "input": {"source": _encodable(case.source), "line": case.line},
-        "prompt": prompt,
-        "generation": written,
+            "finish_reason": generation.finish_reason.value,
+        },
         "signals": describe_signals(summary),
         "assessment": describe_assessment(assessment),
         "provenance": {
-            **_model(identity),
+            **_instrument(identity),
             "device": generation.device,
             "sampling": _sampling(generation),
             "fallbacks": list(generation.fallbacks),
@@ -113,6 +112,7 @@ def build_analysis_record(  # noqa: PLR0913 - everything that one record says
             "cached": cached,
         },
     }
+    return _with_content(record, content)
 
 
 def build_error_record(  # noqa: PLR0913 - everything that one record says
@@ -133,31 +133,29 @@ def build_error_record(  # noqa: PLR0913 - everything that one record says
     Raises:
         ValueError: Another `content` than `full` or `omitted`.
     """
-    message = error.message
-    prompt: dict[str, object] = {"id": _encodable(case.id)}
+    prompt: dict[str, object] = {"id": encodable(case.id), "text": encodable(case.text)}
     if case.group is not None:
-        prompt["group"] = _encodable(case.group)
-    if _is_full(content):
-        prompt["text"] = _encodable(case.text)
-        if case.response is not None:
-            prompt["response"] = _encodable(case.response)
-        if case.label is not None:
-            prompt["label"] = _encodable(case.label)
-    elif any(part and part in message for part in (case.text, case.response, case.label)):
-        message = _QUOTES_CONTENT
-    return {
-        **_head("error", run_id, correlation_id, time),
-        "content": content,
-        "input": {"source": _encodable(case.source), "line": case.line},
+        prompt["group"] = encodable(case.group)
+    if case.response is not None:
+        prompt["response"] = encodable(case.response)
+    if case.label is not None:
+        prompt["label"] = encodable(case.label)
+    record = {
+        **run_head("error", run_id, correlation_id, time),
+        "content": "full",
+        "input": {"source": encodable(case.source), "line": case.line},
         "prompt": prompt,
         "error": {
             "type": error.error_type,
-            "message": _message(message),
+            "message": message(error.message),
             "recoverable": error.recoverable,
             "retry_after_s": error.retry_after,
         },
-        "provenance": None if identity is None else {**_model(identity), "device": identity.device},
+        "provenance": (
+            None if identity is None else {**_instrument(identity), "device": identity.device}
+        ),
     }
+    return _with_content(record, content)
 
 
 def build_refused_record(
@@ -165,11 +163,11 @@ def build_refused_record(
 ) -> dict[str, object]:
     """Describe an input line that never became a prompt."""
     return {
-        **_head("refused", run_id, None, time),
-        "input": {"source": _encodable(refused.source), "line": refused.line},
+        **run_head("refused", run_id, None, time),
+        "input": {"source": encodable(refused.source), "line": refused.line},
         "error": {
             "type": refused.error_type,
-            "message": _message(refused.message),
+            "message": message(refused.message),
             "recoverable": False,
             "retry_after_s": None,
         },
@@ -183,25 +181,6 @@ def encode_record(record: dict[str, object]) -> bytes:
         CanonicalError: It holds what has no canonical form.
     """
     return canonical_bytes(record)
-
-
-def utc_now() -> str:
-    """Now, by the system's clock, as RFC 3339 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _head(
-    kind: str, run_id: str, correlation_id: str | None, time: str | None
-) -> dict[str, object]:
-    return {
-        "kind": kind,
-        "schema": SCHEMA_VERSION,
-        "id": str(uuid.uuid4()),
-        "time": utc_now() if time is None else time,
-        "clock": "system",
-        "run_id": run_id,
-        "correlation_id": None if correlation_id is None else _encodable(correlation_id),
-    }
 
 
 def describe_signals(summary: SignalSummary) -> dict[str, object]:
@@ -236,16 +215,9 @@ def _check(check: Check) -> dict[str, object]:
     }
 
 
-def _model(identity: ModelIdentity) -> dict[str, object]:
+def _instrument(identity: ModelIdentity) -> dict[str, object]:
     return {
-        "model": {
-            "name": redact(_encodable(identity.name)),
-            "digest": identity.digest,
-            "architecture": identity.architecture,
-            "parameters": identity.parameters,
-            "vocab_size": identity.vocab_size,
-            "max_context_tokens": identity.max_context_tokens,
-        },
+        "model": describe_model(identity),
         "tokenizer": {"digest": identity.tokenizer_digest},
         "dtype": identity.dtype,
         "quantization": identity.quantization,
@@ -258,29 +230,17 @@ def _sampling(generation: Generation) -> dict[str, object] | None:
     """How tokens were chosen; None where a given text was scored and none was."""
     if generation.finish_reason.value == "scored":
         return None
-    used = generation.sampling
-    return {
-        "max_new_tokens": used.max_new_tokens,
-        "temperature": used.temperature,
-        "top_k": used.top_k,
-        "top_p": used.top_p,
-        "seed": used.seed,
-        "stop": list(used.stop),
-    }
+    return describe_sampling(generation.sampling)
 
 
-def _is_full(content: str) -> bool:
-    if content not in CONTENT_MODES:
-        raise ValueError(f"content is {content!r}; expected one of {', '.join(CONTENT_MODES)}")
-    return content == "full"
-
-
-def _message(text: str) -> str:
-    return _encodable(redact(text))[:MAX_MESSAGE_CHARS]
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _with_content(record: dict[str, object], content: str) -> dict[str, object]:
+    if content == "full":
+        return record
+    if content == "omitted":
+        return part_content(record)[0] | {"content": content}
+    raise ValueError(
+        f"content is {content!r}; expected full or omitted (`commit` makes committed of full)"
+    )
 
 
 def _microseconds(seconds: float) -> float:

@@ -9,7 +9,17 @@ from cert.assessment.assess import assess
 from cert.assessment.policy import Policy, load_policy
 from cert.backends.protocol import FinishReason, Generation, SamplingParams
 from cert.core.errors import AnalysisError
+from cert.evidence.commitment import commit
+from cert.evidence.note_record import build_note_record
+from cert.evidence.policy_record import build_policy_record
 from cert.evidence.record import build_analysis_record, build_error_record, build_refused_record
+from cert.evidence.run_record import (
+    Host,
+    RunBegin,
+    RunCounts,
+    RunInput,
+    build_run_record,
+)
 from cert.inputs.case import PromptCase, RefusedInput
 from cert.signals.summary import summarize
 from cert.signals.trace import SignalTrace, build_trace
@@ -95,6 +105,61 @@ def refused(message: str = "empty line", source: str = "-") -> dict[str, Any]:
     )
 
 
+HOST = Host("linux", "x86_64", {"cert": "4.0", "python": "3.11.7"})
+
+
+def begin(
+    *, phase: str = "begin", run_id: str = "run-1", time: str | None = None, **more: object
+) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "command": "batch",
+        "job": "sha256:" + "1" * 64,
+        "inputs": (RunInput("prompts.txt", "2" * 64, 120), RunInput("-")),
+        "policy": load_policy("default"),
+        "content": "full",
+        "sampling": SamplingParams(max_new_tokens=8),
+        "limit": None,
+        "identity": fake_identity(),
+        "host": HOST,
+    }
+    chosen: Any = phase
+    return build_run_record(
+        run_id=run_id,
+        phase=chosen,
+        details=RunBegin(**(values | more)),
+        correlation_id="req-123",
+        time=time,
+    )
+
+
+def stop(
+    phase: str = "end",
+    *,
+    run_id: str = "run-1",
+    exit_code: int | None = None,
+    time: str | None = None,
+    **counts: int,
+) -> dict[str, Any]:
+    chosen: Any = phase
+    return build_run_record(
+        run_id=run_id, phase=chosen, details=RunCounts(**counts), exit_code=exit_code, time=time
+    )
+
+
+def bare(kind: str, members: dict[str, Any]) -> dict[str, Any]:
+    """A record of the ledger's own, built elsewhere."""
+    return {
+        "kind": kind,
+        "schema": "1.0",
+        "id": "0b4f2a56-6ea0-4f0b-8a5b-3a1f0e5c7d21",
+        "time": "2026-11-23T10:30:45.123Z",
+        "clock": "system",
+        kind if kind != "genesis" else "ledger": members,
+    }
+
+
+KEY = "A" * 43 + "="
+SIGNATURE = "A" * 86 + "=="
 ALL: dict[str, dict[str, Any]] = {
     "full": analysis(),
     "omitted": analysis(content="omitted"),
@@ -110,4 +175,48 @@ ALL: dict[str, dict[str, Any]] = {
     "error, no model": error(identity=None),
     "error, scored": error(case=PromptCase(id="p", text="x", response="y")),
     "refused": refused(),
+    "committed": commit(analysis())[0],
+    "error, committed": commit(error())[0],
+    "policy": build_policy_record(load_policy("default")),
+    "begin": begin(),
+    "begin, nothing known": begin(identity=None, sampling=None, inputs=(), limit=3),
+    "resumed": begin(phase="resumed"),
+    "interrupted": stop("interrupted", passed=1),
+    "end": stop(passed=1, failed=2, inconclusive=3, errors=4, refused=5, exit_code=1),
+    "end, no process": stop(),
+    "note": build_note_record("the model was updated today"),
+    "genesis": bare("genesis", {"format": "1", "origin": "example.org/a", "public_key": KEY}),
+    "key": bare(
+        "key",
+        {"previous": KEY, "public_key": KEY, "signature": SIGNATURE, "proof": SIGNATURE},
+    ),
+    "recovered": bare(
+        "recovered",
+        {
+            "segment": "000000000000.jsonl",
+            "offset": 4096,
+            "bytes": 17,
+            "sha256": "0" * 64,
+            "copy": "000000000000.jsonl.torn-4096-" + "0" * 64,
+        },
+    ),
+    "erased": bare(
+        "erased",
+        {
+            "record_id": "0b4f2a56-6ea0-4f0b-8a5b-3a1f0e5c7d21",
+            "seq": 3,
+            "commitment": "sha256:" + "0" * 64,
+            "reason": "asked for",
+        },
+    ),
+    "pruned": bare(
+        "pruned",
+        {
+            "size": 3,
+            "root": KEY,
+            "before": "2026-01-01",
+            "export": {"sha256": "0" * 64, "bytes": 9000},
+            "reason": "retention is over",
+        },
+    ),
 }

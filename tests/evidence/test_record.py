@@ -9,8 +9,10 @@ import pytest
 
 from cert.backends.protocol import FinishReason
 from cert.core.errors import AnalysisError
+from cert.evidence.content import QUOTES_CONTENT
 from cert.evidence.numbers import decode_number, encode_number
-from cert.evidence.record import encode_record, utc_now
+from cert.evidence.parts import utc_now
+from cert.evidence.record import encode_record
 from cert.inputs.case import PromptCase
 from cert.ledger.canonical import CanonicalError, parse_canonical
 from tests.evidence.builders import (
@@ -182,7 +184,7 @@ def test_an_error_message_that_quotes_omitted_content_is_replaced(quoted: str) -
     wrong = AnalysisError("InvalidInput", f"cannot use {quoted!r}", recoverable=False)
     record = error(case=case, error=wrong, content="omitted")
     assert "ZEBRA" not in encode_record(record).decode()
-    assert "omitted" in record["error"]["message"]
+    assert record["error"]["message"] == QUOTES_CONTENT
     assert record["prompt"] == {"id": "p", "group": "g"}
     full = error(case=case, error=wrong)
     assert full["error"]["message"] == wrong.message
@@ -191,6 +193,21 @@ def test_an_error_message_that_quotes_omitted_content_is_replaced(quoted: str) -
 
 def test_an_omitted_error_keeps_a_message_that_quotes_nothing() -> None:
     assert error(content="omitted")["error"]["message"] == "still loading"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("ZEBRA password=hunter2zz", "cannot use 'ZEBRA password=hunter2zz'"),
+        ("ZEBRA " * 500, "cannot use " + "ZEBRA " * 500),
+    ],
+    ids=["redacted", "cut"],
+)
+def test_what_is_left_of_a_quotation_is_replaced(text: str, said: str) -> None:
+    wrong = AnalysisError("InvalidInput", said, recoverable=False)
+    case = PromptCase(id="p", text=text)
+    assert text not in error(case=case, error=wrong)["error"]["message"]
+    assert error(case=case, error=wrong, content="omitted")["error"]["message"] == QUOTES_CONTENT
 
 
 def test_an_error_record() -> None:
@@ -270,7 +287,7 @@ def test_text_that_cannot_be_encoded_is_marked_in_errors_and_names() -> None:
 @pytest.mark.parametrize("content", ["", "FULL", "committed"])
 def test_other_content_modes_are_refused(content: str) -> None:
     for build in (analysis, error):
-        with pytest.raises(ValueError, match="expected one of full, omitted"):
+        with pytest.raises(ValueError, match="expected full or omitted"):
             build(content=content)
 
 
