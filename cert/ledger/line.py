@@ -11,7 +11,7 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from cert.ledger.canonical import CanonicalError
+from cert.ledger.canonical import CanonicalError, parse_canonical
 
 if TYPE_CHECKING:
     from cert.ledger.keys import PublicKey
@@ -20,6 +20,7 @@ MAX_LINE_BYTES: Final = 1 << 24
 HASH_BYTES: Final = 32
 
 _FORM: Final = re.compile(rb'\{"_prev":"([0-9a-f]{64})","_seq":(0|[1-9][0-9]{0,15}),"[a-z]')
+_CONTROL: Final = re.compile(_FORM.pattern[: -len(rb'"[a-z]')] + rb'"clock":')
 _BODY: Final = re.compile(rb'\{"[a-z]')
 
 
@@ -72,3 +73,16 @@ def parse_links(line: bytes) -> Links | None:
     if match is None or len(line) > MAX_LINE_BYTES:
         return None
     return Links(match[1], int(match[2]))
+
+
+def is_control(kind: str, line: bytes) -> bool:
+    """Whether a line is a control record of a kind (docs/record-format.md, 3).
+
+    A line that looks like one and is not canonical counts as one, so that somebody looks closer.
+    """
+    if b'"kind":"%b"' % kind.encode() not in line or not _CONTROL.match(line):
+        return False
+    try:
+        return parse_canonical(line).get("kind") == kind
+    except CanonicalError:
+        return True

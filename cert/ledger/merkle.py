@@ -28,12 +28,14 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 class Frontier:
     """A tree that grows: the roots of its full subtrees, one for each 1-bit of its size."""
 
-    __slots__ = ("_pending", "size")
+    __slots__ = ("_inner", "_pending", "size")
 
     def __init__(self) -> None:
         self.size = 0
         self._pending: list[bytes | None] = []
         """By level: a full subtree of 2^level leaves that has no right neighbour yet."""
+        self._inner: list[bytes] | None = []
+        """Siblings of the last leaf inside its full subtree, nearest first; None if not known."""
 
     @classmethod
     def from_roots(cls, size: int, roots: Sequence[bytes]) -> Frontier:
@@ -49,11 +51,8 @@ class Frontier:
         rest = list(roots)
         for level in range(size.bit_length()):
             frontier._pending.append(rest.pop() if size >> level & 1 else None)
+        frontier._inner = [] if size & 1 else None
         return frontier
-
-    def copy(self) -> Frontier:
-        """A frontier that grows apart from this one."""
-        return Frontier.from_roots(self.size, self.roots())
 
     def roots(self) -> list[bytes]:
         """Roots of the full subtrees, the largest first."""
@@ -62,18 +61,36 @@ class Frontier:
     def extend(self, leaves: Iterable[bytes]) -> None:
         """Append leaf hashes; many at once cost one hash each, few at once the same."""
         nodes = list(leaves)
+        if not nodes:
+            return
         self.size += len(nodes)
         sha256, level = hashlib.sha256, 0
+        inner: list[bytes] = []
+        is_inside = True
         while nodes:
             if level == len(self._pending):
                 self._pending.append(None)
             waiting = self._pending[level]
             if waiting is not None:
                 nodes.insert(0, waiting)
-            self._pending[level] = nodes.pop() if len(nodes) & 1 else None
+            if len(nodes) & 1:
+                self._pending[level] = nodes.pop()
+                is_inside = False
+            else:
+                self._pending[level] = None
+                if is_inside:
+                    inner.append(nodes[-2])
             pairs = zip(nodes[::2], nodes[1::2], strict=True)
             nodes = [sha256(b"\x01" + left + right).digest() for left, right in pairs]
             level += 1
+        self._inner = inner
+
+    def last_path(self) -> list[bytes] | None:
+        """Audit path of the last leaf; None where the leaf itself was never here, or is none."""
+        if self._inner is None or not self.size:
+            return None
+        lowest = (self.size & -self.size).bit_length()
+        return [*self._inner, *(one for one in self._pending[lowest:] if one is not None)]
 
     def root(self) -> bytes:
         """The tree's root; of an empty one, SHA-256 of nothing."""

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cert.ledger.canonical import CanonicalError, canonical_bytes, parse_canonical
 from cert.ledger.checkpoint import parse_checkpoint
 from cert.ledger.errors import ProofError
-from cert.ledger.line import leaf_hash, parse_links
+from cert.ledger.line import is_control, leaf_hash, parse_links
 from cert.ledger.lineage import Lineage, parse_genesis
 from cert.ledger.merkle import Frontier, verify_inclusion
 from cert.ledger.side_file import parse_count, parse_hash, parse_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-_KEY_KIND: Final = b'"kind":"key"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +151,6 @@ def _lineage_of(part: PrunedPart) -> Lineage:
         links = parse_links(one.line)
         if links is None or links.seq != one.seq:
             raise ProofError(f"pruned.json: the kept line {one.seq} is not that line")
-        if _KEY_KIND in one.line and parse_canonical(one.line).get("kind") == "key":
+        if is_control("key", one.line):
             lineage.rotate(one.line)
     return lineage

@@ -86,6 +86,31 @@ def parse_name(name: str) -> tuple[int, str] | None:
     return int(match[1]), match[2]
 
 
+def list_segments(root: Path) -> list[int]:
+    """First numbers of a ledger's segments, in order; none where there is no such folder.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return _numbers(root / SEGMENTS, "jsonl")
+
+
+def list_checkpoints(root: Path) -> list[int]:
+    """Tree sizes of a ledger's checkpoints, in order.
+
+    Raises:
+        OSError: They cannot be read.
+    """
+    return _numbers(root / CHECKPOINTS, "note")
+
+
+def _numbers(folder: Path, suffix: str) -> list[int]:
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        parsed = (parse_name(entry.name) for entry in entries)
+        return sorted(one[0] for one in parsed if one is not None and one[1] == suffix)
+    return []
+
+
 class FolderReader:
     """A ledger in a folder.
 
@@ -93,8 +118,12 @@ class FolderReader:
     a shared lock.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, is_locked: bool = False) -> None:
         """Look what is there.
+
+        Args:
+            root: The ledger's folder.
+            is_locked: Whether the caller holds the ledger's lock already.
 
         Raises:
             LedgerError: There is no such folder, or it cannot be read.
@@ -102,9 +131,10 @@ class FolderReader:
         self.root = root
         try:
             with closing(_Folder(root)) as folder:
-                folder.lock_shared()
+                if not is_locked:
+                    folder.lock_shared()
                 self.segments = list(self._segments())
-                self.checkpoints = sorted(self._numbers(CHECKPOINTS, "note"))
+                self.checkpoints = list_checkpoints(root)
         except OSError as error:
             raise LedgerError(
                 f"ledger {root} cannot be read: {error.strerror}",
@@ -141,16 +171,9 @@ class FolderReader:
             return file.read(MAX_SIDE_FILE_BYTES)
 
     def _segments(self) -> Iterator[Segment]:
-        for first in sorted(self._numbers(SEGMENTS, "jsonl")):
+        for first in list_segments(self.root):
             name = segment_name(first)
             yield Segment(first, name, (self.root / SEGMENTS / name).lstat().st_size)
-
-    def _numbers(self, folder: str, suffix: str) -> Iterator[int]:
-        with suppress(FileNotFoundError):
-            for entry in os.scandir(self.root / folder):
-                parsed = parse_name(entry.name)
-                if parsed is not None and parsed[1] == suffix:
-                    yield parsed[0]
 
     @staticmethod
     def _open(path: Path) -> BinaryIO:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from cert.ledger.errors import ProofError
+from cert.ledger.index import Index
 from cert.ledger.merkle import Frontier, verify_inclusion
 from cert.ledger.side_file import parse_count, parse_hash, parse_hashes
 
@@ -27,8 +28,8 @@ class Tail:
         frontier: Roots of the full subtrees, the largest first.
         segment: First number of the segment that holds the end.
         offset: Where the next line begins in it.
-        policies: `_seq` of the `policy` record by digest of the policy.
-        runs: What is known of runs that have not ended, by run id.
+        key: The key in force, in base64; empty where not known.
+        index: Policies and runs.
     """
 
     size: int
@@ -37,8 +38,8 @@ class Tail:
     frontier: tuple[bytes, ...]
     segment: int
     offset: int
-    policies: dict[str, int] = field(default_factory=dict)
-    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    key: str = ""
+    index: Index = field(default_factory=Index)
 
     def encode(self) -> bytes:
         """Write it as JSON."""
@@ -50,8 +51,9 @@ class Tail:
                 "frontier": [one.hex() for one in self.frontier],
                 "segment": self.segment,
                 "offset": self.offset,
-                "policies": self.policies,
-                "runs": self.runs,
+                "key": self.key,
+                "policies": self.index.policies,
+                "runs": self.index.runs,
             },
             option=orjson.OPT_SORT_KEYS,
         )
@@ -86,9 +88,17 @@ def parse_tail(data: bytes | None) -> Tail | None:
             frontier=parse_hashes(value.get("frontier", [])),
             segment=parse_count(value.get("segment", 0)),
             offset=parse_count(value.get("offset", 0)),
-            policies={str(key): parse_count(seq) for key, seq in value.get("policies", {}).items()},
-            runs={str(key): dict(run) for key, run in value.get("runs", {}).items()},
+            key=str(value.get("key", "")),
+            index=Index(
+                {str(key): parse_count(seq) for key, seq in value.get("policies", {}).items()},
+                {str(key): _parse_run(run) for key, run in value.get("runs", {}).items()},
+            ),
         )
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return tail if tail.size else None
+
+
+def _parse_run(run: dict[str, Any]) -> dict[str, Any]:
+    places = {name: parse_count(run[name]) for name in ("seq", "segment", "offset")}
+    return {**places, "job": run["job"]}

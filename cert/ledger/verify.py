@@ -12,12 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from cert.ledger.canonical import CanonicalError, parse_canonical
 from cert.ledger.chain import Chain, Place
 from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
 from cert.ledger.errors import LedgerError, ProofError
 from cert.ledger.findings import Finding, Findings, Problem, Report, State
-from cert.ledger.line import HASH_BYTES, genesis_prev, parse_links
+from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, parse_links
 from cert.ledger.lineage import Lineage, parse_genesis
 from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import PrunedPart, parse_pruned, verify_pruned
@@ -116,17 +115,17 @@ class _Verification:
         return () if self._deep is None else self._deep.check(seq, line)
 
     def meet_control(self, seq: int, line: bytes, place: Place) -> None:
-        if _is_of_kind("key", line) and self._lineage is not None:
+        if is_control("key", line) and self._lineage is not None:
             try:
                 self._lineage.rotate(line)
             except ProofError as error:
                 self._add(
                     State.INVALID, "key-record", f"no rotation of the key: {error.message}", place
                 )
-        elif _is_of_kind("genesis", line) and seq:
+        elif is_control("genesis", line) and seq:
             self._add(State.INVALID, "genesis", "a genesis that is not the first record", place)
         for kind in _REMARKS:
-            if _is_of_kind(kind, line):
+            if is_control(kind, line):
                 self._add(None, kind, f"a `{kind}` record says what was done here", place)
 
     def run(self) -> Report:
@@ -418,16 +417,6 @@ def _is_signed_by(signed: SignedCheckpoint, key: PublicKey) -> bool:
     except ProofError:
         return False
     return True
-
-
-def _is_of_kind(kind: str, line: bytes) -> bool:
-    """Whether a control record is of a kind; parsed only if it looks so."""
-    if b'"kind":"%b"' % kind.encode() not in line:
-        return False
-    try:
-        return parse_canonical(line).get("kind") == kind
-    except CanonicalError:
-        return True
 
 
 def _base64(root: bytes) -> str:

@@ -1,0 +1,300 @@
+"""Write at the end of a ledger, whose lock the caller holds: records, segments, checkpoints.
+
+Whatever goes wrong, the file ends after a whole record that was acknowledged, or the writer is
+broken and says so until the process ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, sign_checkpoint
+from cert.ledger.control import build_rotation, utc_now
+from cert.ledger.errors import LedgerBrokenError, LedgerError, LedgerFullError, SigningKeyError
+from cert.ledger.files import write_all, write_file
+from cert.ledger.line import MAX_LINE_BYTES, join_links, leaf_hash
+from cert.ledger.reader import CHECKPOINTS, TAIL, note_name
+from cert.ledger.tail import Tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cert.ledger.end import End
+    from cert.ledger.keys import PublicKey, Signer
+
+logger = logging.getLogger(__name__)
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_MONTH_CHARS: Final = len("2026-11")
+
+
+class Keys(Protocol):
+    """Where private keys come from."""
+
+    def default(self) -> Signer:
+        """The key of a new ledger."""
+
+    def find(self, public: PublicKey) -> Signer:
+        """The private half of a key.
+
+        Raises:
+            SigningKeyError: It is not here.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When files are closed and checkpoints signed.
+
+    Attributes:
+        segment_bytes: A segment of this size is closed; also one of another month.
+        seal_records: A checkpoint is signed after so many records, ...
+        seal_s: ... and with the first record after so many seconds; at each close anyway.
+        lock_timeout_s: How long other processes are waited for.
+    """
+
+    segment_bytes: int = 64 << 20
+    seal_records: int = 1000
+    seal_s: float = 60.0
+    lock_timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An acknowledged record.
+
+    Attributes:
+        seq: Its number.
+        line: Its bytes with links, without newline.
+    """
+
+    seq: int
+    line: bytes
+
+
+class Writer:
+    """The end of a ledger with what it takes to write there."""
+
+    def __init__(self, end: End, keys: Keys, limits: Limits) -> None:
+        self.end = end
+        self._keys = keys
+        self._limits = limits
+        self._broken: str | None = None
+        self._is_dirty = False
+        self._sealed = end.tree.size
+        self._sealed_at = time.monotonic()
+        self._month_of, self._month = end.segment, _month_of_segment(end)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the disk failed."""
+        return self._broken is not None
+
+    def check(self) -> None:
+        """See that the disk did not fail.
+
+        Raises:
+            LedgerBrokenError: It did.
+        """
+        if self._broken is not None:
+            raise LedgerBrokenError(
+                f"{self._broken}; the last records may or may not be there",
+                hint="check the disk, then run `cert verify`; nothing more is written until then",
+            )
+
+    def read_on(self) -> None:
+        """Take over what others appended, and repair what they left incomplete.
+
+        Raises:
+            LedgerError: The ledger is damaged, or the repair could not be written.
+        """
+        self.take_repair(self.end.read_on())
+
+    def take_repair(self, recovered: bytes | None) -> None:
+        """Append the record of a repair, if there was one.
+
+        Raises:
+            LedgerError: It could not be written.
+        """
+        if recovered is not None:
+            logger.warning("an incomplete end was set aside in %s", self.end.folder)
+            self.append([recovered])
+            self.sync()
+
+    def append(self, bodies: Sequence[bytes]) -> list[Entry]:
+        """Write records, all or none.
+
+        Raises:
+            LedgerError: They could not be written.
+        """
+        end = self.end
+        seq, prev = end.tree.size, end.last_leaf
+        entries, leaves = [], []
+        for body in bodies:
+            line = join_links(prev, seq, body)
+            prev = leaf_hash(line)
+            entries.append(Entry(seq, line))
+            leaves.append(prev)
+            seq += 1
+        if not entries:
+            return entries
+        self._is_dirty = True
+        try:
+            write_all(end.fd, b"\n".join([*(one.line for one in entries), b""]))
+        except OSError as error:
+            self._take_back(error)
+        for entry, leaf in zip(entries, leaves, strict=True):
+            end.advance(entry.line, leaf)
+        return entries
+
+    def _take_back(self, error: OSError) -> None:
+        """Cut off what was written of records that could not be written whole."""
+        try:
+            os.ftruncate(self.end.fd, self.end.offset)
+        except OSError:
+            self._broken = f"{self.end.path} could not be cut back after a failed write"
+        if error.errno in _FULL:
+            raise LedgerFullError(
+                f"{self.end.path} cannot take the record: {error.strerror}; it was not recorded",
+                hint="make room, then run the same command again",
+            ) from error
+        raise LedgerError(
+            f"{self.end.path} cannot be written: {error.strerror}; the record was not recorded",
+            hint="check the disk, then run the same command again",
+        ) from error
+
+    def sync(self) -> None:
+        """Bring to the disk what was appended.
+
+        Raises:
+            LedgerBrokenError: The disk failed; it is not asked a second time.
+        """
+        if not self._is_dirty:
+            return
+        self.check()
+        try:
+            os.fdatasync(self.end.fd)
+        except OSError as error:
+            self._broken = f"{self.end.path} could not be brought to the disk: {error.strerror}"
+            self.check()
+        self._is_dirty = False
+
+    def rotate(self, new: Signer) -> Entry:
+        """Pass the ledger on to another key, and sign a checkpoint with it.
+
+        Raises:
+            SigningKeyError: The key in force is not here, or is the new one.
+            LedgerError: It cannot be written.
+        """
+        end = self.end
+        old = self._keys.find(end.lineage.current)
+        if old.public == new.public:
+            raise SigningKeyError(
+                "the ledger is signed by this key already",
+                hint="make a new one first: cert keys new",
+            )
+        origin = end.lineage.origin
+        body = build_rotation(origin, end.tree.size, end.last_leaf, old, new)
+        (entry,) = self.append([body])
+        self.seal(new)
+        return entry
+
+    def close_segment_if_due(self) -> None:
+        """Go on in a new segment where the open one is large, or of another month.
+
+        Raises:
+            LedgerError: It could not be sealed, or the next one not created.
+        """
+        end, month = self.end, utc_now()[:_MONTH_CHARS]
+        if self._month_of != end.segment:
+            self._month_of, self._month = end.segment, _month_of_segment(end)
+        if not end.offset:
+            self._month = month
+        elif end.offset >= self._limits.segment_bytes or self._month != month:
+            self.seal()
+            try:
+                end.move_on()
+            except OSError as error:
+                raise LedgerError(
+                    f"{end.folder}: the next segment cannot be created: {error.strerror}",
+                    hint="make room, or check the disk",
+                ) from error
+            self._month_of, self._month = end.segment, month
+
+    def seal_if_due(self) -> None:
+        """Sign a checkpoint where the last one is old enough.
+
+        Raises:
+            LedgerBrokenError: The disk failed.
+        """
+        records = self.end.tree.size - self._sealed
+        age_s = time.monotonic() - self._sealed_at
+        if records >= self._limits.seal_records or age_s >= self._limits.seal_s:
+            try:
+                self.seal()
+            except LedgerBrokenError:
+                raise
+            except LedgerError as error:
+                # The records are there; the next one, or the end, tries again.
+                logger.warning("no checkpoint could be signed: %s", error)
+
+    def seal(self, signer: Signer | None = None) -> SignedCheckpoint:
+        """Sign a checkpoint of what is there.
+
+        Everything is synced first, also what other processes wrote: a checkpoint must not outlive
+        the records that it is of.
+
+        Raises:
+            SigningKeyError: The key in force is not here.
+            LedgerError: It cannot be written.
+        """
+        end = self.end
+        size = end.tree.size
+        path = end.folder / CHECKPOINTS / note_name(size)
+        checkpoint = Checkpoint(end.lineage.origin, size, end.tree.root())
+        self._sealed, self._sealed_at = size, time.monotonic()
+        self._is_dirty = True
+        self.sync()
+        try:
+            if path.exists():
+                return parse_checkpoint(path.read_bytes())
+            note = sign_checkpoint(checkpoint, signer or self._keys.find(end.lineage.current))
+            write_file(path, note)
+            self._write_tail()
+        except OSError as error:
+            raise LedgerError(
+                f"the checkpoint {path} cannot be written: {error.strerror}; the records are there",
+                hint="make room, or check the disk",
+            ) from error
+        return parse_checkpoint(note)
+
+    def _write_tail(self) -> None:
+        end = self.end
+        path = end.tree.last_path()
+        if path is None:
+            return
+        tail = Tail(
+            size=end.tree.size,
+            last_leaf=end.last_leaf,
+            proof=tuple(path),
+            frontier=tuple(end.tree.roots()),
+            segment=end.segment,
+            offset=end.offset,
+            key=end.lineage.current.base64,
+            index=end.index,
+        )
+        write_file(end.folder / TAIL, tail.encode(), is_durable=False)
+
+
+def _month_of_segment(end: End) -> str:
+    """Month of the first record of the open segment; of an empty one, this month."""
+    if not end.offset:
+        return utc_now()[:_MONTH_CHARS]
+    line = os.pread(end.fd, MAX_LINE_BYTES, 0).split(b"\n", 1)[0]
+    _, _, time_ = line.rpartition(b'"time":"')
+    return time_[:_MONTH_CHARS].decode("ascii", "replace")
