@@ -97,6 +97,29 @@ class CERTConfig(BaseSettings):
     content: Literal["full", "omitted"] = Field(
         "full", description="Whether records hold the texts."
     )
+    ledger: str = Field(
+        "auto",
+        min_length=1,
+        description="Folder of the ledger; auto is the user's own, none is no ledger.",
+    )
+    on_ledger_failure: Literal["halt", "warn"] = Field(
+        "halt", description="What a ledger that cannot be written makes of a run."
+    )
+    keys: str | None = Field(
+        None, min_length=1, description="Folder of the signing keys; none is the user's own."
+    )
+    signing_key: str | None = Field(
+        None, min_length=1, description="One signing key: a PEM file, or its text."
+    )
+    verify_key: str | None = Field(
+        None, min_length=1, description="Public key that `verify` trusts: a file, or its text."
+    )
+    retention_days: _Int = Field(
+        3653, ge=183, description="Records younger than this are not pruned."
+    )
+    timestamp_url: str | None = Field(
+        None, min_length=1, description="RFC 3161 authority for checkpoints; none asks nobody."
+    )
     preload: bool = Field(False, description="Load the model at start.")  # noqa: FBT003 - the default
     max_memory_gb: _Float | None = Field(
         None, gt=0, description="Limit of the process in GB of 2**30 bytes; none is the machine's."
