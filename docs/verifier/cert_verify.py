@@ -864,12 +864,16 @@ def judge(
             message = f"records {max(good)} to {size - 1} are not those of checkpoint {size}"
             differ(chain, "invalid", "root", message, max(good), size, tail)
     report.sealed = max(good)
+    check_pinned(chain, key)
     if head is not None:
         judge_head(chain, head, roots, good, tail, end)
-    if key not in lineage.all():
-        message = "signed by a key that is not pinned: the key you gave is none of this ledger's"
-        report.add("invalid", "key", message, Place(1, chain.starts[report.pruned].segment, 0))
     unsealed(chain)
+
+
+def check_pinned(chain: Chain, key: bytes) -> None:
+    if key not in chain.lineage.all():
+        message = "signed by a key that is not pinned: the key you gave is none of this ledger's"
+        chain.report.add("invalid", "key", message, chain.starts.get(0, Place(1, None, 0)))
 
 
 def differ(
@@ -962,10 +966,8 @@ def verify_plain(source: BinaryIO, key: bytes, head: Note | None, *, deep: bool)
     if chain.lineage.origin and not chain.gaps:
         report.root = chain.tree.root()
     if head is not None and report.root is not None:
+        check_pinned(chain, key)
         judge_head(chain, head, {}, [], None, end)
-        if key not in chain.lineage.all():
-            message = "signed by a key that is not pinned: the key you gave is none of this file's"
-            report.add("invalid", "key", message, Place(1, None, 0))
         if report.anchored and "rolled-back" not in report.first:
             report.sealed = head.size
     elif head is not None and "invalid" not in report.first:
