@@ -52,10 +52,20 @@ def run_command(body: Callable[[Interrupts], ExitCode], *, debug: bool = False) 
 
 def code_of_error(error: Exception) -> ExitCode:
     """Choose the exit code of an error that ended a command."""
-    from cert.runner.record_file import OutputError  # noqa: PLC0415 - not for --help
+    from cert.ledger.errors import (  # noqa: PLC0415 - not for --help
+        LedgerError,
+        LedgerRefusedError,
+        ProofError,
+        SigningKeyError,
+    )
+    from cert.runner.record_file import OutputError  # noqa: PLC0415 - the same
 
     by_type: tuple[tuple[type[Exception], ExitCode], ...] = (
         (OutputError, ExitCode.INCOMPLETE),
+        (LedgerRefusedError, ExitCode.INTEGRITY),
+        (ProofError, ExitCode.INTEGRITY),
+        (SigningKeyError, ExitCode.USAGE),
+        (LedgerError, ExitCode.INCOMPLETE),
         (ConfigurationError, ExitCode.USAGE),
         (InvalidInput, ExitCode.USAGE),
         (ModelUnavailableError, ExitCode.UNAVAILABLE),
