@@ -25,7 +25,7 @@ class ExitCode(IntEnum):
 
     PASS = 0, "pass", "every verdict is pass"
     FAILED = 1, "gate failed", "at least one verdict is fail"
-    USAGE = 2, "usage or configuration", "a flag, a setting, an input or output file is wrong"
+    USAGE = 2, "usage or configuration", "a flag, a setting, a key, an input or output file is wrong"
     INCONCLUSIVE = 3, "inconclusive", "no verdict is fail, at least one is inconclusive"
     INCOMPLETE = (
         4,
@@ -35,7 +35,14 @@ class ExitCode(IntEnum):
             "stdout left by its reader while no -o file took the records"
         ),
     )
-    INTEGRITY = 5, "integrity or replay failed", "evidence was altered, or does not come out again"
+    INTEGRITY = (
+        5,
+        "integrity or replay failed",
+        (
+            "evidence was altered, is older than the head that was kept, ends in half a line, or "
+            "lacks what --require-head or --strict ask for"
+        ),
+    )
     UNAVAILABLE = 6, "model or backend unavailable", "no such model, or it is refused"
     NOTHING = 7, "nothing audited", "no prompt came in, or every line was refused"
     BUG = 70, "a bug", "run again with --debug and report the traceback"
