@@ -17,7 +17,7 @@ Section numbers are those of record-format.md, from which alone this file was wr
 """
 
 # ruff: noqa: PLR2004 (the page's numbers stand where the page's sentence is checked)
-# ruff: noqa: C901, PLR0912, PLR0913, PLR0917 (steps that the page has together stand together)
+# ruff: noqa: C901, PLR0913, PLR0917 (steps that the page has together stand together)
 # ruff: noqa: D102, D103 (short functions whose names say it; an auditor reads all of this file)
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import argparse
 import base64
 import binascii
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -99,12 +100,15 @@ class Folder:
         place = self.path / folder
         return [one.name for one in place.iterdir() if one.is_file()] if place.is_dir() else []
 
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
     def open(self, name: str) -> BinaryIO:
         return (self.path / name).open("rb", buffering=1 << 20)
 
     def read(self, name: str, limit_bytes: int) -> bytes | None:
         """A small file's bytes, at most one more than the limit; None if there is no such file."""
-        if not (self.path / name).is_file():
+        if not self.has(name):
             return None
         with self.open(name) as source:
             return source.read(limit_bytes + 1)
@@ -118,29 +122,28 @@ class Bundle(Folder):
         self.zip = zipfile.ZipFile(path)
         self.files: dict[str, zipfile.ZipInfo] = {}
         for info in self.zip.infolist():
-            parts = info.orig_filename.split("/")
+            name, parts = info.filename, info.orig_filename.split("/")
             if ".." in parts or parts[0] == "" or "\\" in info.orig_filename or ":" in parts[0]:
-                raise UseError(f"the bundle has a file with the dangerous name {info.filename!r}")
-            if info.filename in self.files:
-                raise UseError(f"the bundle has the file {info.filename!r} twice")
+                raise UseError(f"the bundle has a file with the dangerous name {name!r}")
+            if name in self.files:
+                raise UseError(f"the bundle has the file {name!r} twice")
             if info.file_size > max(1 << 20, MAX_ZIP_RATIO * info.compress_size):
-                raise UseError(f"the bundle's file {info.filename!r} looks like a zip bomb")
-            if not info.is_dir():
-                self.files[info.filename] = info
+                raise UseError(f"the bundle's file {name!r} looks like a zip bomb")
+            self.files[name] = info
+        if not any(name.startswith("ledger/") for name in self.files):
+            raise UseError("the bundle has no ledger/")
 
     def names(self, folder: str) -> list[str]:
         start = f"ledger/{folder}/"
         inside = [name[len(start) :] for name in self.files if name.startswith(start)]
-        return [name for name in inside if "/" not in name]
+        return [name for name in inside if name and "/" not in name]
+
+    def has(self, name: str) -> bool:
+        return f"ledger/{name}" in self.files
 
     def open(self, name: str) -> BinaryIO:
-        return self.zip.open(self.files["ledger/" + name])  # type: ignore[return-value]
-
-    def read(self, name: str, limit_bytes: int) -> bytes | None:
-        if "ledger/" + name not in self.files:
-            return None
-        with self.open(name) as source:
-            return source.read(limit_bytes + 1)
+        stream = self.zip.open(self.files[f"ledger/{name}"])
+        return io.BufferedReader(stream, 1 << 20)  # type: ignore[type-var]
 
 
 # ---- Section 2: lines ----------------------------------------------------------------------------
@@ -156,43 +159,47 @@ class Place(NamedTuple):
     offset: int
 
 
-class Line:
-    """One line: where it is, its bytes (None if too long to be held), its leaf hash."""
+class Line(NamedTuple):
+    """One line; `data` is None if it is too long, `prev` and `seq` if it has not the form."""
 
-    __slots__ = ("complete", "data", "end", "leaf", "place", "prev", "seq")
-
-    def __init__(
-        self,
-        data: bytes | None,
-        leaf: bytes,
-        start: int = 0,
-        end: int = 0,
-        *,
-        complete: bool = True,
-    ) -> None:
-        self.data, self.leaf, self.complete, self.end = data, leaf, complete, end
-        self.place = Place(0, None, start)  # line and segment are filled in where they are known
-        form = START.match(data) if data is not None and complete else None
-        good = form is not None and int(form[2]) <= MAX_INTEGER
-        self.seq = int(form[2]) if form and good else None  # None: the line has not the form
-        self.prev = bytes.fromhex(form[1].decode()) if form and good else None
+    place: Place
+    data: bytes | None
+    leaf: bytes
+    prev: bytes | None
+    seq: int | None
+    end: int  # the offset after it
+    complete: bool  # it ends with a newline
 
 
-def read_lines(source: BinaryIO) -> Iterator[Line]:
+def form(data: bytes) -> tuple[bytes | None, int | None]:
+    """The `_prev` and `_seq` that a line states."""
+    match = START.match(data)
+    if match is None or int(match[2]) > MAX_INTEGER:
+        return None, None
+    return bytes.fromhex(match[1].decode()), int(match[2])
+
+
+def one_line(data: bytes, number: int) -> Line:
+    """A line that came alone, in a file of another kind."""
+    place, leaf = Place(number, None, 0), sha256(b"\x00", data)
+    return Line(place, data, leaf, *form(data), end=len(data), complete=True)
+
+
+def read_lines(source: BinaryIO, segment: str | None, number: int) -> Iterator[Line]:
     """The lines of a stream; never more than one of them, nor more than 16 MiB, in memory."""
     offset = 0
     while data := source.readline(MAX_LINE_BYTES + 2):
-        complete = data.endswith(b"\n")
-        body: bytes | None = data[:-1] if complete else data
-        size, leaf = len(data), hashlib.sha256(b"\x00")
-        leaf.update(data[:-1] if complete else data)
-        if size - complete > MAX_LINE_BYTES:
-            body = None
-            while not complete and (data := source.readline(1 << 20)):
-                complete, size = data.endswith(b"\n"), size + len(data)
-                leaf.update(data[:-1] if complete else data)
-        yield Line(body, leaf.digest(), offset, offset + size, complete=complete)
-        offset += size
+        place, complete, leaf = Place(number, segment, offset), data[-1:] == b"\n", hashlib.sha256()
+        offset += len(data)
+        body = data[:-1] if complete else data
+        leaf.update(b"\x00" + body)
+        long = len(body) > MAX_LINE_BYTES
+        while long and not complete and (data := source.readline(1 << 20)):
+            complete, offset = data[-1:] == b"\n", offset + len(data)
+            leaf.update(data[:-1] if complete else data)
+        stated = form(body) if complete and not long else (None, None)
+        yield Line(place, None if long else body, leaf.digest(), *stated, offset, complete)
+        number += 1
 
 
 def number_text(value: float) -> str:
@@ -568,9 +575,13 @@ class Chain:
         self.starts: dict[int, Place] = {}  # where the line after a size begins
         self.plain, self.gaps = False, 0
 
-    def take(self, line: Line, segment: str | None) -> None:
+        self.end = Place(1, None, 0)  # where the next line would begin
+        self.tail: tuple[int, bytes] | None = None  # section 5: a size and its last leaf
+        self.roots: dict[int, bytes] = {}  # of checkpoints for which 6.3, 1 and 2 hold
+        self.good = [0]  # the sizes of checkpoints for which all of 6.3 holds
+
+    def take(self, line: Line) -> None:
         size = self.tree.size
-        line.place = Place(size + 1, segment, line.place.offset)
         if size in self.sizes or self.before is None:
             self.starts[size] = line.place
         self.decide(line.prev)
@@ -583,6 +594,7 @@ class Chain:
         if size + 1 in self.sizes:
             self.marks[size + 1] = Mark(self.tree.root(), line.leaf, line.place)
         self.prev, self.before = line.leaf, line
+        self.end = Place(size + 2, line.place.segment, line.end)
         if line.seq is not None or self.seq is not None:
             self.seq = (line.seq if line.seq is not None else self.seq or 0) + 1
 
@@ -642,7 +654,7 @@ class Chain:
         kind = record.get("kind")
         if kind == "genesis" and place.line != 1:
             report.add("invalid", "genesis", "a genesis that is not record 0", place)
-        elif kind == "key" and self.lineage.origin:
+        elif kind == "key" and self.lineage.origin and not self.gaps:
             try:
                 self.lineage.pass_on(line, record)
             except BadError as error:
@@ -656,15 +668,17 @@ class Chain:
 class Deep:
     """--deep: canonical form (seen by the chain) and section 9. It only ever adds findings."""
 
-    def __init__(self, files: Folder | None) -> None:
+    def __init__(self) -> None:
         self.report = Report()
         self.kept_back = 0
         self.missing: dict[str, tuple[str, Place]] = {}  # until an `erased` record accounts for it
         self.folder = tempfile.TemporaryDirectory()  # SQLite may write beside what it reads
         self.rows: sqlite3.Connection | None = None
+
+    def open(self, files: Folder) -> None:
         copy = Path(self.folder.name, "content.sqlite")
         for end in ("", "-wal"):
-            if files is not None and files.read(copy.name + end, 0) is not None:
+            if files.has(copy.name + end):
                 with files.open(copy.name + end) as source, Path(f"{copy}{end}").open("wb") as to:
                     shutil.copyfileobj(source, to)
         if copy.exists():
@@ -712,6 +726,8 @@ class Deep:
             message = f"the content of {self.kept_back} records was kept back; not checked"
             self.report.add(None, "content", message)
         report.merge(self.report)
+
+    def close(self) -> None:
         if self.rows is not None:
             self.rows.close()
         self.folder.cleanup()
@@ -744,12 +760,12 @@ def read_pruned(files: Folder, data: bytes, chain: Chain) -> None:
         proven: list[tuple[bytes, int, int, list[bytes]]] = []
         last = -1
         for one in kept:
-            text, seq, tree_size = one["line"].encode(), one["seq"], one["size"]
-            line = Line(text, sha256(b"\x00", text))
+            seq, tree_size = one["seq"], one["size"]
+            line = one_line(one["line"].encode(), seq + 1)
             record = parse_record(line)
             if len(one) != 4 or line.seq != seq or not last < seq < tree_size <= size:
                 raise BadError("a kept line is out of order, or not the record that it should be")
-            line.place, last = Place(seq + 1, None, 0), seq
+            last = seq
             if not proven:
                 chain.lineage.start(line)
             elif record.get("kind") == "key":
@@ -782,14 +798,19 @@ def read_tail(files: Folder, roots: dict[int, bytes]) -> tuple[int, bytes] | Non
     return size, leaf
 
 
-def verify_ledger(files: Folder, key: bytes, head: Note | None, *, deep: bool) -> Report:
+def listed(files: Folder, folder: str, name: str) -> list[tuple[int, str]]:
+    """The files of a folder that are named by a number, in its order."""
+    matches = [re.fullmatch(name, one) for one in files.names(folder)]
+    return sorted((int(one[1]), one[0]) for one in matches if one)
+
+
+def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | None) -> Report:
     """Section 6 for a folder or a bundle."""
-    report, content = Report(), Deep(files) if deep else None
-    matches = [re.fullmatch(r"([0-9]+)\.note", one) for one in files.names("checkpoints")]
-    notes = sorted((int(one[1]), one[0]) for one in matches if one)
+    report = Report()
+    notes = listed(files, "checkpoints", r"([0-9]+)\.note")
+    segments = [name for _, name in listed(files, "segments", r"([0-9]{12,})\.jsonl")]
     sizes = {size for size, _ in notes} | ({head.size} if head else set())
-    chain = Chain(report, sizes, content)
-    end = Place(1, None, 0)
+    chain = Chain(report, sizes, deep)
 
     # Section 8: what was removed.
     pruned = files.read("pruned.json", MAX_PRUNED_BYTES)
@@ -797,117 +818,92 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, *, deep: bool) -
         try:
             read_pruned(files, pruned, chain)
         except BadError as error:  # nothing that follows could be trusted
-            report.add("invalid", "pruned", f"{error}; what follows was not checked", end)
+            report.add("invalid", "pruned", f"{error}; what follows was not checked", chain.end)
             return report
         report.pruned = chain.tree.size
+        chain.good, chain.end = [report.pruned], Place(report.pruned + 1, None, 0)
         report.add(None, "pruned", f"records 0 to {report.pruned - 1} were removed (pruned.json)")
 
     # 6.1 and 6.2: the start, and the lines.
-    matches = [re.fullmatch(r"([0-9]{12,})\.jsonl", one) for one in files.names("segments")]
-    segments = [name for _, name in sorted((int(one[1]), one[0]) for one in matches if one)]
     for name in segments:
-        end = Place(chain.tree.size + 1, name, 0)
+        chain.end = Place(chain.tree.size + 1, name, 0)
         if name != f"{chain.seq:012d}.jsonl":
             message = f"expected a segment of the name {chain.seq:012d}.jsonl, found {name}"
-            report.add("invalid", "segment", message, end)
+            report.add("invalid", "segment", message, chain.end)
         with files.open(f"segments/{name}") as source:
-            for line in read_lines(source):
-                if not line.complete and name == segments[-1]:
-                    report.add("torn", "torn", "the last line is incomplete", end)
-                    break
-                chain.take(line, name)
-                end = Place(chain.tree.size + 1, name, line.end)
+            for line in read_lines(source, name, chain.end.line):
+                if line.complete or name != segments[-1]:
+                    chain.take(line)
+                else:
+                    report.add("torn", "torn", "the last line is incomplete", line.place)
     report.size, report.root = chain.tree.size, chain.tree.root()
     if report.size == 0:
-        report.add("invalid", "genesis", "there is no record", Place(1, end.segment, 0))
-    if chain.lineage.origin:
-        judge(files, chain, key, head, notes, end)
-    else:  # without a genesis no signature has a meaning; line 1 is at fault already
+        report.add("invalid", "genesis", "there is no record", chain.end)
+    if not chain.lineage.origin:  # then no signature has a meaning, and line 1 is at fault already
         chain.decide(None)
-    if content is not None:
-        content.finish(report)
+        return report
+
+    judge_checkpoints(files, chain, notes)
+    check_pinned(chain, key)
+    if head is not None:
+        judge_head(chain, head)
+    check_sealed(chain)
     return report
 
 
-def judge(
-    files: Folder, chain: Chain, key: bytes, head: Note | None, notes: list[Any], end: Place
-) -> None:
-    """6.3 to 6.6, once all lines were read; `end` is where the next line would begin."""
-    report, lineage = chain.report, chain.lineage
+def judge_checkpoints(files: Folder, chain: Chain, notes: list[tuple[int, str]]) -> None:
+    """6.3: checkpoints by size. First steps 1 and 2, which the tail needs, and L the tail."""
+    report = chain.report
     checked: list[tuple[int, bytes | None, str]] = []
-    roots: dict[int, bytes] = {}  # of checkpoints for which 6.3, 1 and 2 hold
     for size, name in notes:
         try:
-            root = read_note(files, name, lineage).root
-            roots.setdefault(size, root)
-            checked.append((size, root, ""))
+            checked.append((size, read_note(files, name, chain.lineage).root, ""))
         except BadError as error:
             checked.append((size, None, str(error)))
-
-    # 6.4 L for the last line, with the tail of section 5.
-    tail = read_tail(files, roots)
-    chain.decide(tail[1] if tail and tail[0] == report.size else None)
-
-    # 6.3: checkpoints by size, and R.
-    good = [report.pruned]
-    for size, signed_root, fault in checked:
+    chain.roots = {size: root for size, root, _ in checked if root is not None}
+    chain.tail = read_tail(files, chain.roots)
+    chain.decide(chain.tail[1] if chain.tail and chain.tail[0] == report.size else None)
+    for size, root, fault in checked:
         mark = chain.marks.get(size)  # None in a part that was removed
         if size > report.size:
             message = f"checkpoint {size} was signed, but there are {report.size} records"
-            report.add("invalid", "checkpoint", message, end)
-        elif signed_root is None:
+            report.add("invalid", "checkpoint", message, chain.end)
+        elif root is None:
             place = mark.last if mark else Place(max(size, 1), None, 0)
             report.add("invalid", "checkpoint", f"checkpoint {size}: {fault}", place)
-        elif mark is None or signed_root == mark.root:
-            good.append(size)
+        elif mark is None or root == mark.root:
+            chain.good.append(size)
         else:
-            message = f"records {max(good)} to {size - 1} are not those of checkpoint {size}"
-            differ(chain, "invalid", "root", message, max(good), size, tail)
-    report.sealed = max(good)
-    check_pinned(chain, key)
-    if head is not None:
-        judge_head(chain, head, roots, good, tail, end)
-    unsealed(chain)
+            good = max(chain.good)
+            message = f"records {good} to {size - 1} are not those of checkpoint {size}"
+            differ(chain, "invalid", "root", message, good, size)
+    report.sealed = max(chain.good)
 
 
 def check_pinned(chain: Chain, key: bytes) -> None:
+    """Section 4: the pinned key is of the lineage."""
     if key not in chain.lineage.all():
         message = "signed by a key that is not pinned: the key you gave is none of this ledger's"
         chain.report.add("invalid", "key", message, chain.starts.get(0, Place(1, None, 0)))
 
 
-def differ(
-    chain: Chain,
-    state: str,
-    code: str,
-    message: str,
-    good: int,
-    size: int,
-    tail: tuple[int, bytes] | None,
-) -> None:
+def differ(chain: Chain, state: str, code: str, message: str, good: int, size: int) -> None:
     """R: the root of the first `size` records is not the signed one; which line is at fault?"""
     if chain.report.has(good + 1, size):
         return
     mark = chain.marks.get(size)
     place = chain.starts.get(good, Place(good + 1, None, 0))
-    if tail and mark and tail[0] == size and tail[1] != mark.leaf:
+    if chain.tail and mark and chain.tail[0] == size and chain.tail[1] != mark.leaf:
         place = mark.last
     chain.report.add(state, code, message, place)
 
 
-def judge_head(
-    chain: Chain,
-    head: Note,
-    roots: dict[int, bytes],
-    good: list[int],
-    tail: tuple[int, bytes] | None,
-    end: Place,
-) -> None:
+def judge_head(chain: Chain, head: Note) -> None:
     """6.5: the head that was kept elsewhere."""
     report = chain.report
     try:
         check_signatures(head, chain.lineage.origin, chain.lineage.all())
-        root = roots[head.size] if head.size <= report.pruned else None
+        root = chain.roots[head.size] if head.size <= report.pruned else None
     except (BadError, KeyError) as error:  # KeyError: in the removed part, without a checkpoint
         message = f"the head cannot be compared with this ledger: {error}"
         if "invalid" not in report.first:
@@ -917,15 +913,15 @@ def judge_head(
     report.anchored = True
     if head.size > report.size:
         message = f"the head covers {head.size} records, and {report.size} are here"
-        report.add("rolled-back", "head", message, end)
-        return
-    if head.root != (root or chain.marks[head.size].root):
-        before = max([size for size in good if size < head.size], default=0)
+        report.add("rolled-back", "head", message, chain.end)
+    elif head.root != (root or chain.marks[head.size].root):
+        good = max([size for size in chain.good if size < head.size], default=0)
         message = f"the first {head.size} records are not those of the head"
-        differ(chain, "rolled-back", "head", message, before, head.size, tail)
+        differ(chain, "rolled-back", "head", message, good, head.size)
 
 
-def unsealed(chain: Chain) -> None:
+def check_sealed(chain: Chain) -> None:
+    """6.6: records that no signature covers yet."""
     report = chain.report
     if report.size > report.sealed:
         message = f"records {report.sealed} to {report.size - 1} come after the last signature"
@@ -933,48 +929,43 @@ def unsealed(chain: Chain) -> None:
         report.add("unsealed", "unsealed", message, place)
 
 
-def verify_plain(source: BinaryIO, key: bytes, head: Note | None, *, deep: bool) -> Report:
+def verify_plain(source: BinaryIO, key: bytes, head: Note | None, deep: Deep | None) -> Report:
     """6.7: a file of lines."""
-    report, content = Report(), Deep(None) if deep else None
-    chain = Chain(report, {head.size} if head else set(), content)
+    report = Report()
+    chain = Chain(report, {head.size} if head else set(), deep)
     chain.plain, chain.seq = True, None
     bare = False  # whether the lines lack `_prev` and `_seq`
-    end = Place(1, None, 0)
-    for line in read_lines(source):
+    for line in read_lines(source, None, 1):
+        bare = bare if line.place.line > 1 else line.seq is None
         if not line.complete:
-            report.add("torn", "torn", "the last line is incomplete", end)
-            break
-        bare = bare if end.line > 1 else line.seq is None
-        if not bare:
-            chain.take(line, None)
+            report.add("torn", "torn", "the last line is incomplete", line.place)
+        elif not bare:
+            chain.take(line)
         else:
-            chain.tree.append(line.leaf)
+            report.size += 1
             if line.seq is not None:
-                message = f"no _prev and _seq, which line {end.line} has"
+                message = f"no _prev and _seq, which line {line.place.line} has"
                 report.add("invalid", "form", message, Place(1, None, 0))
             try:
                 parse_canonical(line.data or b"")
             except BadError as error:
-                report.add("invalid", "canonical", str(error), end)
-        end = Place(end.line + 1, None, line.end)
+                report.add("invalid", "canonical", str(error), line.place)
     chain.decide(None)
-    report.size = chain.tree.size
+    report.size += chain.tree.size
     if report.size == 0:
         report.add("invalid", "form", "there is no record", Place(1, None, 0))
     if chain.gaps:
         report.add(None, "gaps", f"lines of other runs were left out in {chain.gaps} places")
-    if chain.lineage.origin and not chain.gaps:
+    elif chain.lineage.origin:
         report.root = chain.tree.root()
     if head is not None and report.root is not None:
         check_pinned(chain, key)
-        judge_head(chain, head, {}, [], None, end)
+        judge_head(chain, head)
         if report.anchored and "rolled-back" not in report.first:
             report.sealed = head.size
     elif head is not None and "invalid" not in report.first:
         raise UseError("the head cannot be compared: the file has gaps or no beginning")
-    unsealed(chain)
-    if content is not None:
-        content.finish(report)
+    check_sealed(chain)
     return report
 
 
@@ -1003,7 +994,7 @@ def verify_proof(text: bytes, key: bytes) -> bytes:
         data = unbase64(extra)
     except ValueError as error:
         raise BadError("a malformed proof: not canonical base64") from error
-    line = Line(data, sha256(b"\x00", data))
+    line = one_line(data, 1)
     parse_record(line)
     if line.seq != int(index):
         raise BadError(f"the proof is for index {index}, and the record states {line.seq}")
@@ -1065,19 +1056,20 @@ def load_note(path: str, option: str) -> Note:
     return note
 
 
-def verify(path: Path, key: bytes, head: Note | None, *, deep: bool) -> Report:
+def verify(path: Path, key: bytes, head: Note | None, deep: Deep | None) -> Report:
     """What LEDGER is, and what comes of it."""
     if path.is_dir():
-        return verify_ledger(Folder(path), key, head, deep=deep)
-    with path.open("rb") as source:
-        is_zip = source.read(2) == b"PK"
-        source.seek(0)
-        if not is_zip:
-            return verify_plain(source, key, head, deep=deep)
-    try:
-        return verify_ledger(Bundle(path), key, head, deep=deep)
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
-        raise UseError(f"the bundle is damaged, or no plain zip: {error}") from error
+        files = Folder(path)
+    else:
+        with path.open("rb") as source:
+            is_zip = source.read(2) == b"PK"
+            source.seek(0)
+            if not is_zip:
+                return verify_plain(source, key, head, deep)
+        files = Bundle(path)
+    if deep is not None:
+        deep.open(files)
+    return verify_ledger(files, key, head, deep)
 
 
 def as_json(report: Report, key: bytes) -> str:
@@ -1128,7 +1120,16 @@ def explain(report: Report) -> list[str]:
 
 def run_ledger(args: argparse.Namespace, key: bytes) -> int:
     head = load_note(args.head, "--head") if args.head else None
-    report = verify(Path(args.ledger), key, head, deep=args.deep)
+    deep = Deep() if args.deep else None
+    try:
+        report = verify(Path(args.ledger), key, head, deep)
+        if deep is not None:
+            deep.finish(report)
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
+        raise UseError(f"the bundle is damaged, or no plain zip: {error}") from error
+    finally:
+        if deep is not None:
+            deep.close()
     state = report.state()
     say(*([as_json(report, key)] if args.json else explain(report)))
     if state == "unsealed":
