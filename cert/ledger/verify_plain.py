@@ -101,6 +101,10 @@ class _Walk:
         return () if self._deep is None else self._deep.check(seq, line)
 
     def meet_control(self, seq: int, line: bytes, place: Place) -> None:
+        try:
+            parse_canonical(line)
+        except CanonicalError:
+            return  # no record of any kind: for the chain, or a deep check, to say
         if is_control("key", line) and self._lineage is not None and not self._has_gaps:
             try:
                 self._lineage.rotate(line)
@@ -209,7 +213,8 @@ class _Walk:
     def _judge_head(self, head: SignedCheckpoint, *, is_whole: bool) -> bool:
         """Compare the file with the head; whether it holds."""
         if not is_whole or self._lineage is None:
-            if self._findings.worst() is None:
+            worst = self._findings.worst()
+            if worst is None or worst.state is not State.INVALID:
                 raise ProofError(
                     "the head cannot be compared with this file, which has gaps, or does not begin "
                     "with record 0",
