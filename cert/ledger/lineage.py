@@ -14,7 +14,7 @@ from cert.ledger.keys import (
     public_key_from_base64,
     rotation_message,
 )
-from cert.ledger.line import genesis_prev, parse_links
+from cert.ledger.line import genesis_prev, is_control, parse_links
 
 if TYPE_CHECKING:
     from cert.ledger.checkpoint import SignedCheckpoint
@@ -124,15 +124,14 @@ _MEMBERS: Final = {"genesis": "ledger", "key": "key"}
 
 
 def _parse(line: bytes, kind: str) -> dict[str, Any]:
-    """Read a record that must be of a kind; its member of that kind is a dict afterwards."""
+    """Read a control record that must be of a kind; its member of that kind is a dict."""
+    if not is_control(kind, line):
+        raise ProofError(f"no {kind} record")
     try:
-        record: dict[str, Any] = parse_canonical(line)
+        member = parse_canonical(line).get(_MEMBERS[kind])
     except CanonicalError as error:
         raise ProofError(error.message) from error
-    member = record.get(_MEMBERS[kind])
-    if record.get("kind") != kind or not isinstance(member, dict):
-        raise ProofError(f"no {kind} record")
     links = parse_links(line)
-    if links is None:
-        raise ProofError("it has not the form of a line")
+    if links is None or not isinstance(member, dict):
+        raise ProofError(f"no {kind} record")
     return {"_seq": links.seq, "_prev": links.prev.decode(), _MEMBERS[kind]: member}
