@@ -24,7 +24,11 @@ class Index:
         """Look at a line; what is neither a policy's nor a run's leaves no trace."""
         if b'"kind":"policy"' not in line and b'"kind":"run"' not in line:
             return
-        match orjson.loads(line):
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            return  # Links are looked at without reading JSON, so such a line can be there.
+        match record:
             case {"kind": "policy", "policy": {"digest": str(digest)}}:
                 self.policies.setdefault(digest, seq)
             case {"kind": "run", "run_id": str(run_id), "run": {"phase": "begin", "job": job}}:
