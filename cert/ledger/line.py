@@ -53,11 +53,13 @@ def check_body(body: bytes) -> None:
         body: Canonical bytes of a record without links; that they are canonical is not looked at.
 
     Raises:
-        CanonicalError: It is no object, has a first key that would sort before the links, or is
-            too long.
+        CanonicalError: It is no object, has a first key that would sort before the links, holds a
+            newline, or is too long.
     """
     if not _BODY.match(body):
         raise CanonicalError("a record begins with a key of a lower-case letter")
+    if b"\n" in body:
+        raise CanonicalError("a record with a newline would be two lines")
     if len(body) > MAX_LINE_BYTES - 128:
         raise CanonicalError(f"a record of {len(body)} bytes; the limit is {MAX_LINE_BYTES - 128}")
 

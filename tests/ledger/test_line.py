@@ -111,6 +111,11 @@ def test_a_record_begins_with_a_lower_case_key(body: bytes) -> None:
         check_body(body)
 
 
+def test_a_record_is_one_line() -> None:
+    with pytest.raises(CanonicalError, match="two lines"):
+        check_body(b'{"a":1}\n{"b":2}')
+
+
 def test_a_record_leaves_room_for_its_links() -> None:
     limit = MAX_LINE_BYTES - 128
     body = b'{"a":"' + b"x" * (limit - 8) + b'"}'
