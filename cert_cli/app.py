@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cert import __version__
-from cert_cli.commands import analyze, batch, completion, config, exit_codes, schema
+from cert_cli.commands import analyze, batch, completion, config, exit_codes, schema, verify
 
 app = typer.Typer(
     name="cert",
@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
 app.command("batch", epilog=batch.EPILOG)(batch.batch)
+app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(config.app, name="config")
 app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("exit-codes", epilog=exit_codes.EPILOG)(exit_codes.exit_codes)

@@ -25,7 +25,11 @@ class ExitCode(IntEnum):
 
     PASS = 0, "pass", "every verdict is pass"
     FAILED = 1, "gate failed", "at least one verdict is fail"
-    USAGE = 2, "usage or configuration", "a flag, a setting, a key, an input or output file is wrong"
+    USAGE = (
+        2,
+        "usage or configuration",
+        "a flag, a setting, a key, an input or output file is wrong",
+    )
     INCONCLUSIVE = 3, "inconclusive", "no verdict is fail, at least one is inconclusive"
     INCOMPLETE = (
         4,

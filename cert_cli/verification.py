@@ -1,0 +1,231 @@
+"""One `cert verify`, from the evidence's path to what was found. Nothing is written here.
+
+folder -> ledger          .zip -> bundle          another file -> plain lines
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from cert.core.errors import ConfigurationError
+from cert.ledger.checkpoint import MAX_NOTE_BYTES, parse_checkpoint
+from cert.ledger.claims import Claims, read_claims
+from cert.ledger.errors import LedgerError, ProofError
+from cert.ledger.findings import State
+from cert.ledger.lineage import parse_genesis
+from cert.ledger.reader import FolderReader, read_blocks
+from cert.ledger.verify import verify_ledger
+from cert.ledger.verify_plain import verify_plain
+from cert_cli.byte_meter import ByteMeter
+from cert_cli.exit_codes import ExitCode
+from cert_cli.pinned_key import PinnedKey, choose_key, load_public_key
+from cert_cli.token_check import check_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from cert.core.config import CERTConfig
+    from cert.ledger.findings import Report
+    from cert.ledger.reader import Reader
+    from cert.ledger.verify import RecordCheck
+    from cert_cli.token_check import TokenCheck
+
+_BROKEN: Final = frozenset({State.TORN, State.ROLLED_BACK, State.INVALID})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What was asked for.
+
+    Attributes:
+        path: Of the evidence.
+        key: Of --key.
+        head: File of the head that was kept elsewhere.
+        is_deep: Whether every record is looked into.
+        requires_head: Whether it is a failure that nothing pins the head.
+        is_strict: Whether it is a failure that records are unsealed.
+        on_first_use: Whether a key that only the evidence names may be trusted.
+        roots: File of the certificates by which time stamps are verified.
+        quiet: No progress.
+        color: As in `style_of`.
+    """
+
+    path: Path
+    key: str | None = None
+    head: Path | None = None
+    is_deep: bool = True
+    requires_head: bool = False
+    is_strict: bool = False
+    on_first_use: bool = False
+    roots: Path | None = None
+    quiet: bool = False
+    color: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What came of it.
+
+    Attributes:
+        request: What was asked for.
+        kind: `ledger`, `bundle` or `file`.
+        report: What was found.
+        pinned: The key that was trusted; None where nothing is signed and no key was needed.
+        head_size: Records that the head is of; None without a head.
+        tokens: RFC 3161 tokens beside the checkpoints.
+    """
+
+    request: Request
+    kind: str
+    report: Report
+    pinned: PinnedKey | None
+    head_size: int | None
+    tokens: TokenCheck
+
+    @property
+    def code(self) -> ExitCode:
+        """The exit code."""
+        state = self.report.state
+        is_bad = (
+            state in _BROKEN
+            or (state is State.UNSEALED and self.request.is_strict)
+            or (self.head_size is None and self.request.requires_head)
+            or self.tokens.fault is not None
+        )
+        return ExitCode.INTEGRITY if is_bad else ExitCode.PASS
+
+
+def verify(request: Request, settings: Callable[[], CERTConfig]) -> Verified:
+    """Verify whatever the path is.
+
+    Raises:
+        ConfigurationError: There is nothing to verify, or key, head or certificates are unusable.
+    """
+    head = None if request.head is None else _read_small(request.head, "the head")
+    roots = None if request.roots is None else _read_small(request.roots, "the TSA's roots")
+    try:
+        with ExitStack() as stack:
+            if request.path.is_dir():
+                reader = FolderReader(request.path)
+                return _verify_ledger(request, "ledger", reader, settings, head, roots, stack)
+            file = stack.enter_context(_open(request.path))
+            return _verify_file(request, file, settings, head)
+    except LedgerError as error:
+        raise ConfigurationError(error.message, hint=error.hint) from error
+
+
+def _verify_ledger(  # noqa: PLR0913, PLR0917 - what one verification takes
+    request: Request,
+    kind: str,
+    reader: Reader,
+    settings: Callable[[], CERTConfig],
+    head: bytes | None,
+    roots: bytes | None,
+    stack: ExitStack,
+) -> Verified:
+    pinned = choose_key(
+        request.key, read_claims(reader), settings, on_first_use=request.on_first_use
+    )
+    deep = _deep(request.path, stack) if request.is_deep else None
+    total = sum(one.size_bytes for one in reader.segments)
+    meter = ByteMeter(total, is_wanted=not request.quiet, color=request.color)
+    with meter.running():
+        report = verify_ledger(reader, pinned.key, head=head, deep=deep, progress=meter.advance)
+    tokens = check_tokens(reader, roots, sealed=report.sealed)
+    size = None if head is None else parse_checkpoint(head).checkpoint.size
+    return Verified(request, kind, report, pinned, size, tokens)
+
+
+def _deep(folder: Path, stack: ExitStack) -> RecordCheck:
+    from cert.evidence.content_check import ContentCheck  # noqa: PLC0415 - not for --fast
+    from cert.ledger.content import read_content  # noqa: PLC0415 - sqlite, the same
+
+    try:
+        store = read_content(folder)
+    except LedgerError as error:
+        return ContentCheck(None, fault=error.message)
+    if store is not None:
+        stack.enter_context(store)
+    return ContentCheck(store)
+
+
+def _verify_file(
+    request: Request, file: BinaryIO, settings: Callable[[], CERTConfig], head: bytes | None
+) -> Verified:
+    size_bytes = os.fstat(file.fileno()).st_size
+    pinned = _choose_for_file(request, file, size_bytes, settings, head)
+    deep: RecordCheck | None = None
+    if request.is_deep:
+        from cert.evidence.content_check import ContentCheck  # noqa: PLC0415 - not for --fast
+
+        deep = ContentCheck(None, is_part=True)
+    meter = ByteMeter(size_bytes, is_wanted=not request.quiet, color=request.color)
+    with meter.running():
+        report = verify_plain(
+            file,
+            size_bytes,
+            pinned=None if pinned is None else pinned.key,
+            head=head,
+            deep=deep,
+            progress=meter.advance,
+        )
+    size = None if head is None else parse_checkpoint(head).checkpoint.size
+    return Verified(request, "file", report, pinned, size, check_tokens(None, None, sealed=0))
+
+
+def _choose_for_file(
+    request: Request,
+    file: BinaryIO,
+    size_bytes: int,
+    settings: Callable[[], CERTConfig],
+    head: bytes | None,
+) -> PinnedKey | None:
+    """A key takes a signature, and the only one is the head's."""
+    if head is None:
+        if request.key is None:
+            return None
+        return PinnedKey(load_public_key(request.key, source="--key"), "flag", "--key")
+    first = next((block.lines[0] for block in read_blocks(file, size_bytes)), b"")
+    file.seek(0)
+    try:
+        claims = Claims(parse_genesis(first), parse_checkpoint(head))
+    except ProofError:
+        claims = Claims(None, parse_checkpoint(head))
+    return choose_key(request.key, claims, settings, on_first_use=request.on_first_use)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        # Without O_NONBLOCK, opening a FIFO would wait for its writer.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(
+            f"{path} cannot be read: {reason}",
+            hint="give a ledger's folder, a bundle (.zip), or a file of records",
+        ) from error
+    file = os.fdopen(fd, "rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise ConfigurationError(
+            f"{path} is neither a folder nor a regular file",
+            hint="write it to a file first, then verify that",
+        )
+    return file
+
+
+def _read_small(path: Path, what: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_NOTE_BYTES * 16 + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigurationError(f"{what}, {path}, cannot be read: {reason}") from error
+    if len(data) > MAX_NOTE_BYTES * 16:
+        raise ConfigurationError(f"{what}, {path}, is no such file: it is too large")
+    return data
