@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 OUTPUT_FORMATS = ("jsonl", "human")
+NO_LEDGER = "none"
 
 _option = partial(typer.Option, show_default=False)
 
@@ -99,13 +100,27 @@ class SharedFlags:
             "mode 0600; links are not followed.",
         ),
     ] = None
+    ledger: Annotated[
+        str | None,
+        _option(
+            "--ledger",
+            metavar="DIR",
+            help="Where the evidence goes: signed, append-only. [default: the user's own]",
+        ),
+    ] = None
+    no_ledger: Annotated[
+        bool, _option("--no-ledger", help="Keep no evidence but what is printed or goes to -o.")
+    ] = False
     format: Annotated[
         Literal["auto", "human", "jsonl"],
         typer.Option(help="Of stdout; auto is human on a terminal and jsonl elsewhere."),
     ] = "auto"
     content: Annotated[
-        Literal["full", "omitted"] | None,
-        _option(help="Whether records hold prompts, texts and token ids. [default: full]"),
+        Literal["full", "committed", "omitted"] | None,
+        _option(
+            help="Whether records hold prompts, texts and token ids, commit to them (the texts lie "
+            "beside the ledger and can be erased), or leave them out. [default: full]"
+        ),
     ] = None
     config: Annotated[
         Path | None,
@@ -151,6 +166,8 @@ class SharedFlags:
         """Return the settings that were given, by the name that the configuration has for them."""
         values = {name: getattr(self, name) for name in _SETTINGS}
         given = {name: value for name, value in values.items() if value is not None}
+        if self.no_ledger:
+            given["ledger"] = NO_LEDGER
         if self.quiet:
             given["log_level"] = "ERROR"
         elif self.verbose:
@@ -174,6 +191,7 @@ _SETTINGS = (
     "chat",
     "timeout",
     "content",
+    "ledger",
     "offline",
     "log_format",
 )

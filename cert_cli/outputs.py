@@ -33,17 +33,19 @@ class Outputs:
         views: Files of the human view, locked.
         render: Draws the human view of an outcome.
         stdout_is_gone: Whether its reader went away; the files go on without it.
+        has_ledger: Whether a ledger that was asked for takes the records, too.
     """
 
     stdout_style: Style | None
     records: list[RecordFile] = field(default_factory=list)
     views: list[RecordFile] = field(default_factory=list)
     stdout_is_gone: bool = False
+    has_ledger: bool = False
 
     @property
     def has_sink(self) -> bool:
         """Whether anybody still takes the records."""
-        return not self.stdout_is_gone or bool(self.records)
+        return not self.stdout_is_gone or bool(self.records) or self.has_ledger
 
     @property
     def shares_terminal(self) -> bool:
@@ -85,7 +87,12 @@ class Outputs:
 
 
 def open_outputs(
-    specs: Sequence[str], stdout_format: str, *, color: bool | None, stack: ExitStack
+    specs: Sequence[str],
+    stdout_format: str,
+    *,
+    color: bool | None,
+    has_ledger: bool,
+    stack: ExitStack,
 ) -> Outputs:
     """Open the outputs that were asked for, before anything costly begins.
 
@@ -94,7 +101,7 @@ def open_outputs(
             no stdout and no file either.
     """
     plan = [_parse(spec) for spec in specs]
-    outputs = Outputs(_stdout_style(stdout_format, color=color))
+    outputs = Outputs(_stdout_style(stdout_format, color=color), has_ledger=has_ledger)
     if len({os.path.abspath(path) for _, path in plan}) < len(plan):  # noqa: PTH100 - links stay
         raise ConfigurationError("one output is given twice", hint="give every -o another file")
     for kind, path in plan:
@@ -102,10 +109,10 @@ def open_outputs(
         (outputs.records if kind == "jsonl" else outputs.views).append(file)
     if sys.stdout is None:
         outputs.stdout_is_gone = True
-        if not outputs.records:
+        if not outputs.has_sink:
             raise ConfigurationError(
                 "stdout is closed and there is no -o file: the records would be lost",
-                hint="name a file with -o",
+                hint="name a file with -o, or a ledger with --ledger",
             )
     return outputs
 

@@ -94,8 +94,8 @@ class CERTConfig(BaseSettings):
     model_aliases: dict[str, str] = Field(
         default_factory=dict, description="Local folder by the model's name on a hub."
     )
-    content: Literal["full", "omitted"] = Field(
-        "full", description="Whether records hold the texts."
+    content: Literal["full", "committed", "omitted"] = Field(
+        "full", description="Whether records hold the texts, commit to them, or leave them out."
     )
     ledger: str = Field(
         "auto",

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cert.core.errors import AnalysisError, GenerationCancelled
+from cert.evidence.commitment import commit
 from cert.evidence.record import (
     build_analysis_record,
     build_error_record,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
     from cert.backends.protocol import SamplingParams
+    from cert.evidence.commitment import CommittedContent
     from cert.inputs.case import PromptCase
     from cert.trajectory.engine import HamiltonianEngine
     from cert.trajectory.types import AnalysisResult
@@ -48,7 +50,8 @@ class RunSettings:
         sampling: How tokens are chosen.
         timeout_s: Seconds a prompt may take from its submission; None waits for ever.
         chat: `auto`, `always` or `never`.
-        content: `full` or `omitted`: whether texts and token ids enter the records.
+        content: `full`, `committed` or `omitted`: whether texts and token ids enter the records,
+            are committed to and kept apart, or are left out.
         correlation_id: Given to every request; None lets the engine make one each.
         in_flight: Prompts inside the engine at a time, at least 1. With a timeout, waiting for a
             free row counts: no more prompts than rows keeps that wait out.
@@ -72,12 +75,14 @@ class Outcome:
         result: What the engine made of it; None for refused input.
         record: The record, as built.
         line: The record's bytes, without newline.
+        sealed: The content that the record is committed to, to be kept apart; None otherwise.
     """
 
     case: PromptCase | RefusedInput
     result: AnalysisResult | AnalysisError | None
     record: Mapping[str, object]
     line: bytes
+    sealed: CommittedContent | None = None
 
 
 _Pending = tuple["PromptCase", "Future[AnalysisResult | AnalysisError]"]
@@ -115,8 +120,8 @@ def run_cases(
             if result is None:
                 future.cancel()
                 return
-            record = _record(case, result, engine, settings)
-            yield Outcome(case, result, record, encode_record(record))
+            record, sealed = _record(case, result, engine, settings)
+            yield Outcome(case, result, record, encode_record(record), sealed)
     finally:
         feed.close()
 
@@ -143,28 +148,32 @@ def _record(
     result: AnalysisResult | AnalysisError,
     engine: HamiltonianEngine,
     settings: RunSettings,
-) -> dict[str, object]:
+) -> tuple[dict[str, object], CommittedContent | None]:
+    is_committed = settings.content == "committed"
+    content = "full" if is_committed else settings.content
     if isinstance(result, AnalysisError):
-        return build_error_record(
+        record = build_error_record(
             run_id=settings.run_id,
             case=case,
             error=result,
             identity=engine.model_resource.backend.identity,
             correlation_id=settings.correlation_id,
-            content=settings.content,
+            content=content,
         )
-    return build_analysis_record(
-        run_id=settings.run_id,
-        case=result.case,
-        generation=result.generation,
-        summary=result.summary,
-        assessment=result.assessment,
-        identity=result.identity,
-        correlation_id=result.correlation_id,
-        content=settings.content,
-        total_s=result.total_s,
-        cached=result.cached,
-    )
+    else:
+        record = build_analysis_record(
+            run_id=settings.run_id,
+            case=result.case,
+            generation=result.generation,
+            summary=result.summary,
+            assessment=result.assessment,
+            identity=result.identity,
+            correlation_id=result.correlation_id,
+            content=content,
+            total_s=result.total_s,
+            cached=result.cached,
+        )
+    return commit(record) if is_committed else (record, None)
 
 
 class _Feed:

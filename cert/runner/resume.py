@@ -8,7 +8,8 @@ than guessed at.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from itertools import islice, zip_longest
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cert.core.errors import CertError, ConfigurationError
 from cert.inputs.case import RefusedInput
@@ -33,7 +34,7 @@ class Expected:
     Attributes:
         policy_digest: Of the policy in force.
         sampling: As records write it; a seed of None stands for any seed that was drawn.
-        content: `full` or `omitted`: whether prompts stand in the records.
+        content: `full`, `committed` or `omitted`: whether prompts stand in the records.
     """
 
     policy_digest: str
@@ -58,45 +59,76 @@ class Resumed:
     completed: list[str] = field(default_factory=list)
 
 
+class Recorded(Protocol):
+    """Records that are there already: an output, or a run in a ledger."""
+
+    @property
+    def path(self) -> object:
+        """Names them in messages."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield them in order."""
+
+
 def resume(
-    files: Sequence[RecordFile], cases: Iterator[PromptCase | RefusedInput], expected: Expected
+    files: Sequence[RecordFile],
+    cases: Iterator[PromptCase | RefusedInput],
+    expected: Expected,
+    run: Recorded | None = None,
 ) -> Resumed:
-    """Advance the input past what the outputs hold, and make the outputs end alike.
+    """Advance the input past what is recorded, and make the outputs end alike.
 
     Args:
         files: Outputs of one run: the shorter ones are beginnings of the longest.
         cases: The input from its first line; afterwards it stands at the first line without
             a record.
         expected: What the records must have been made with.
+        run: The run in a ledger that is continued; all outputs are beginnings of it.
 
     Raises:
         ConfigurationError: An output is of another input or of other settings, or is not ours.
         OutputError: An output cannot be read or repaired.
     """
     resumed = Resumed()
-    if not files:
+    source = run or max(files, key=lambda file: file.complete_bytes, default=None)
+    if source is None:
         return resumed
-    longest = max(files, key=lambda file: file.complete_bytes)
-    for number, line in enumerate(longest.lines(), start=1):
-        where = f"{longest.path}:{number}"
+    count = 0
+    for count, line in enumerate(source.lines(), start=1):
+        where = f"{source.path}:{count}"
         record = _parse(line, where)
         _compare(record, next(cases, None), expected, where)
         _compare_model(record, resumed, where)
         resumed.tally.add(record)
+    behind = {}
     for file in files:
         _check_torn_end(file)
-        if file is not longest and not _is_beginning(file, longest):
-            raise _mismatch(str(file.path), f"it differs from {longest.path}")
+        behind[file.path] = count_common(file, source)
+        if behind[file.path] is None:
+            raise _mismatch(str(file.path), f"it differs from {source.path}")
     for file in files:
         copy = file.cut_torn_end()
         if copy is not None:
             resumed.torn.append(str(copy))
     for file in files:
-        if file.complete_bytes < longest.complete_bytes:
-            for line in longest.lines(file.complete_bytes):
+        start = behind[file.path]
+        if start is not None and start < count:
+            for line in islice(source.lines(), start, None):
                 file.write(line)
             resumed.completed.append(str(file.path))
     return resumed
+
+
+def count_common(file: Recorded, source: Recorded) -> int | None:
+    """Count the lines of an output; None where it is no beginning of another."""
+    count = 0
+    for mine, theirs in zip_longest(file.lines(), source.lines()):
+        if mine is None:
+            break
+        if mine != theirs:
+            return None
+        count += 1
+    return count
 
 
 def check_model(resumed: Resumed, digest: str, where: str) -> None:
@@ -199,10 +231,6 @@ def _check_torn_end(file: RecordFile) -> None:
             f"output {file.path} holds something else than records",
             hint="write to another file with -o",
         )
-
-
-def _is_beginning(file: RecordFile, longest: RecordFile) -> bool:
-    return all(mine == theirs for mine, theirs in zip(file.lines(), longest.lines(), strict=False))
 
 
 def _mismatch(where: str, reason: str) -> ConfigurationError:

@@ -97,7 +97,7 @@ def _job(prompt: str | None, files: list[str], response: str | None, flags: Shar
                 [case_from_argument(text, response=response, max_chars=config.max_prompt_chars)]
             )
 
-        return Job(sources=(), read=read_argument)
+        return Job(command="analyze", sources=(), read=read_argument)
     sources = files or ["-"]
     if prompt is None and not files and is_live(sys.stdin):
         raise ConfigurationError(
@@ -108,4 +108,4 @@ def _job(prompt: str | None, files: list[str], response: str | None, flags: Shar
     def read_sources(config: CERTConfig) -> Iterator[PromptCase | RefusedInput]:
         return read_cases(sources, ReadOptions(max_chars=config.max_prompt_chars))
 
-    return Job(sources=sources, read=read_sources)
+    return Job(command="analyze", sources=sources, read=read_sources)

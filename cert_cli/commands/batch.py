@@ -117,6 +117,7 @@ def batch(  # noqa: PLR0913 - one parameter a flag
             return read_cases(sources, options)
 
         job = Job(
+            command="batch",
             sources=sources,
             read=read,
             resumes=resume == "auto",
@@ -124,6 +125,11 @@ def batch(  # noqa: PLR0913 - one parameter a flag
             limit=limit,
             budget=budget,
             is_batch=True,
+            options={
+                "format": input_format,
+                "fields": [prompt_field, id_field, response_field, label_field, group_field],
+                "delimiter": delimiter,
+            },
         )
         return run(job, flags, config, interrupts)
 
