@@ -245,13 +245,6 @@ def canonical_text(value: Any, depth: int = 1) -> str:  # noqa: ANN401 (any JSON
     )
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) < len(pairs):
-        raise ValueError("a key twice in one object")
-    return members
-
-
 def _integer(text: str) -> int | float:
     """An integer; beyond 2^53 - 1 it is a double, whose form `canonical_text` then compares."""
     if len(text) > 400:
@@ -268,11 +261,10 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_unique,
             parse_int=_integer,
             parse_constant=_no_number,
         )
-        again = canonical_text(value).encode("utf-8")
+        again = canonical_text(value).encode("utf-8")  # without a key's second occurrence
     except (ValueError, RecursionError) as error:
         raise BadError(f"not canonical JSON: {error}"[:200]) from error
     if not isinstance(value, dict):
@@ -630,9 +622,9 @@ class Chain:
         """L, with the leaf hash that the next line (or a verified tail) states for this one."""
         if self.doubt is not None:
             before, this, leaf, message = self.doubt
-            if leaf == vouched:
-                message = "not the line to which the next one was chained"
-            self.report.add("invalid", "link", message, before if leaf == vouched else this)
+            if leaf == vouched:  # this line is as it was written: it was chained to another one
+                this, message = before, "not the line to which the next one was chained"
+            self.report.add("invalid", "link", message, this)
         self.doubt = None
 
     def read(self, line: Line) -> None:

@@ -159,8 +159,10 @@ class Ledger:
             self.add("note", text=f"läuft {number}", value=number + 0.5)
         return self
 
-    def rotate(self, name: str, **changes: str) -> Ledger:
+    def rotate(self, name: str, old: str | None = None, **changes: str) -> Ledger:
+        """Pass on to a key, from the one in force or from another one; changes are not signed."""
         new = private(name)
+        self.key = self.key if old is None else private(old)
         prev = leaf(self.lines[-1]).hex()
         member = {"previous": b64(raw(self.key)), "public_key": b64(raw(new))}
         said = f"cert-ledger/key-rotation/v1\n{self.origin}\n{len(self.lines)}\n{prev}\n"
@@ -453,7 +455,11 @@ def test_every_truncation_is_found(tmp_path: Path, check: Callable[..., Result])
     for size in (0, 5, len(bodies[closed]) - 1):
         (folder / "segments" / closed).write_bytes(bodies[closed][:size])
         line = 5 + bodies[closed][:size].count(b"\n")
-        assert brief(check(folder, key=ONE))[1:3] == ("invalid", line)
+        result = check(folder, key=ONE)
+        assert brief(result)[1:3] == ("invalid", line)
+    (folder / "segments" / closed).write_bytes(bodies[closed][:-1])
+    found = [(one["code"], one["line"]) for one in check(folder)[1]["findings"]]
+    assert found == [("form", 8), ("torn", 9)]
 
 
 @pytest.mark.parametrize(
@@ -629,9 +635,11 @@ def test_a_bad_rotation_is_invalid_at_its_record(
         result = check(ledger.seal().write(tmp_path / "ledger"), key=ONE)
         assert brief(result)[:3] == (5, "invalid", 3), changes
         assert codes(result) == {"key-record"}
-    ledger = Ledger()
-    ledger.add("key", key=[])
-    assert brief(check(ledger.write(tmp_path / "ledger"), key=ONE))[1:3] == ("invalid", 2)
+    member = Ledger()
+    member.add("key", key=[])
+    for ledger in (Ledger().rotate("two", old="mallory"), Ledger().rotate("one"), member):
+        result = check(ledger.write(tmp_path / "ledger"), key=ONE)
+        assert (brief(result)[1:3], codes(result)) == (("invalid", 2), {"key-record"})
 
 
 def test_a_rotation_of_another_place_is_not_taken(
@@ -716,6 +724,23 @@ def test_a_bad_checkpoint_is_invalid_at_the_last_line_that_it_covers(
     offset = sum(len(line) + 1 for line in ledger.lines[8:11])
     assert brief(result) == (5, "invalid", 12, "000000000008.jsonl", offset)
     assert codes(result) == {"checkpoint"}
+
+
+def test_a_note_may_have_65536_bytes_and_no_more(
+    folder: Path, check: Callable[..., Result]
+) -> None:
+    file = folder / "checkpoints" / "000000000012.note"
+    line = len("— w \n".encode())
+    room = 65_536 - len(good_note().encode())
+    for more, code in ((0, 0), (1, 5)):
+        length = 400 * 4
+        text = good_note() + f"— w {'A' * length}\n" * (room // (length + line) - 1)
+        rest = 65_536 + more - len(text.encode())
+        name = "w" * ((rest - line + 1) % 4 + 4)
+        text += f"— {name} {'A' * (rest - line + 1 - len(name))}\n"
+        assert len(text.encode()) == 65_536 + more
+        file.write_text(text, "utf-8")
+        assert check(folder)[0] == code
 
 
 def test_witnesses_are_ignored(folder: Path, check: Callable[..., Result]) -> None:
@@ -848,8 +873,9 @@ def test_a_fault_after_the_pruned_part_is_named(
     assert brief(check(ledger.write(tmp_path / "ledger")))[1:3] == ("invalid", 9)
 
 
-def kept_lines(*keep: int) -> list[dict[str, Any]]:
-    kept: list[dict[str, Any]] = json.loads(genuine().prune(8, keep).files["pruned.json"])["kept"]
+def kept_lines(*keep: int, upto: int = 8) -> list[dict[str, Any]]:
+    data = genuine().prune(upto, keep).files["pruned.json"]
+    kept: list[dict[str, Any]] = json.loads(data)["kept"]
     return kept
 
 
@@ -873,6 +899,9 @@ def kept_lines(*keep: int) -> list[dict[str, Any]]:
         {"kept": kept_lines(0)},
         {"kept": kept_lines(6, 0)},
         {"kept": kept_lines(0, 0, 6)},
+        {"kept": kept_lines(0, 6, 4)},
+        {"kept": kept_lines(0, 6, 6)},
+        {"kept": kept_lines(0, 6)[:1] + kept_lines(0, 6, upto=12)[1:]},
         {"kept": [one | {"proof": []} for one in kept_lines(0, 6)]},
         {"kept": [one | {"more": []} for one in kept_lines(0, 6)]},
         {"kept": [one | {"size": 12} for one in kept_lines(0, 6)]},
@@ -1294,6 +1323,21 @@ def test_consistency_proofs_of_all_sizes(tmp_path: Path) -> None:
                     text = f"old {old}\n" + "".join(one + "\n" for one in changed)
                     kept(tmp_path, text + "\n" + ledger.head(new), "c")
                     assert verifier.main([*arguments, kept(tmp_path, ledger.head(old))]) == 5
+
+
+def test_proofs_that_fit_a_smaller_tree_than_was_stated_are_refused() -> None:
+    """A dishonest signer could state a size that its root does not have."""
+    four = Ledger().some(7).leaves()[:4]
+    for index, size, hashes in ((0, 8, path(0, four)), (0, 2, []), (3, 9, path(3, four))):
+        with pytest.raises(verifier.BadError):
+            verifier.check_inclusion(
+                four[index], index, size, hashes, root(four if hashes else four[:1])
+            )
+    old = verifier.Note(b"", ORIGIN, 2, root(four[:2]), [])
+    for size in (5, 8, 9):
+        new = verifier.Note(b"", ORIGIN, size, root(four), [])
+        with pytest.raises(verifier.BadError):
+            verifier.check_consistency(old, new, subproof(2, four))
 
 
 def test_consistency_across_a_rotation_and_with_nothing(
