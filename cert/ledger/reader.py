@@ -211,11 +211,19 @@ class Block:
         lines: Without newlines.
         offset: Of the first of them in its file.
         is_complete: False for bytes after the last newline, which then are the only line.
+        dropped_bytes: How much of its only line is not here, because that is too long.
     """
 
     lines: list[bytes]
     offset: int
     is_complete: bool = True
+    dropped_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in the file, newlines included."""
+        newlines = len(self.lines) if self.is_complete else 0
+        return sum(map(len, self.lines)) + newlines + self.dropped_bytes
 
 
 def read_blocks(file: BinaryIO, size_bytes: int) -> Iterator[Block]:
@@ -231,13 +239,18 @@ def read_blocks(file: BinaryIO, size_bytes: int) -> Iterator[Block]:
     while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
         left -= len(chunk)
         if b"\n" not in chunk:
-            pending += chunk
-            dropped += max(0, len(pending) - MAX_LINE_BYTES - 1)
-            pending = pending[: MAX_LINE_BYTES + 1]
+            kept = chunk[: MAX_LINE_BYTES + 1 - len(pending)]
+            pending += kept
+            dropped += len(chunk) - len(kept)
             continue
         *lines, rest = (pending + chunk).split(b"\n")
-        yield Block(lines, offset)
-        offset += len(pending) + dropped + len(chunk) - len(rest)
-        pending, dropped = rest, 0
+        end = offset + len(pending) + dropped + len(chunk) - len(rest)
+        if dropped:
+            block = Block([lines.pop(0)], offset, dropped_bytes=dropped)
+            yield block
+            offset += block.size_bytes
+        if lines:
+            yield Block(lines, offset)
+        pending, offset, dropped = rest, end, 0
     if pending:
-        yield Block([pending], offset, is_complete=False)
+        yield Block([pending], offset, is_complete=False, dropped_bytes=dropped)
