@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cert.ledger.keys import PublicKey
-    from cert.ledger.reader import Reader, Segment
+    from cert.ledger.reader import Block, Reader, Segment
 
 _REMARKS: Final = ("recovered", "erased", "pruned")
+_REMOVED: Final = Place(1, "", 0)
 
 
 class RecordCheck(Protocol):
@@ -69,6 +70,8 @@ def verify_ledger(
         ProofError: The head is none, or nobody known signed it.
     """
     signed_head = None if head is None else parse_checkpoint(head)
+    if signed_head is not None and not signed_head.checkpoint.size:
+        raise ProofError("a head of size 0 pins nothing")
     return _Verification(reader, pinned, signed_head, deep, progress).run()
 
 
@@ -92,9 +95,12 @@ class _Verification:
         self._lineage: Lineage | None = None
         self._pruned_size = 0
         self._signed_sizes = set(reader.checkpoints)
+        self._removed_good: list[int] = []
+        """Sizes of good checkpoints within the removed part."""
         self._sealed = 0
-        first = reader.segments[0].name if reader.segments else ""
-        self._here = Place(1, first, 0)
+        self._first = Place(1, _first_name(reader.segments), 0)
+        """Where line 1 begins; in no file where it was removed."""
+        self._here = self._first
         """Where the next line begins."""
         self._unsealed = self._here
         """Where the first line after the newest good checkpoint begins."""
@@ -157,11 +163,12 @@ class _Verification:
         """Find the genesis: at the beginning, or among what was kept of a removed part."""
         data = self._reader.read_side_file(PRUNED)
         if data is not None:
+            self._first = _REMOVED
             try:
                 part = parse_pruned(data)
                 self._lineage = verify_pruned(part, self._reader.read_checkpoint)
             except LedgerError as error:
-                self._add(State.INVALID, "pruned", error.message, self._here)
+                self._add(State.INVALID, "pruned", error.message, self._first)
                 return self._start_anywhere()
             return self._start_after(part)
         line = self._first_line()
@@ -179,7 +186,7 @@ class _Verification:
     def _start_after(self, part: PrunedPart) -> Chain:
         self._pruned_size = self._sealed = part.size
         self._here = self._unsealed = Place(part.size + 1, self._here.segment, 0)
-        self._add(None, "pruned", f"the first {part.size} records were removed", Place(1, "", 0))
+        self._add(None, "pruned", f"the first {part.size} records were removed", self._first)
         if self._deep is not None:
             for one in part.kept:
                 self._deep.preload(one.seq, one.line)
@@ -193,7 +200,7 @@ class _Verification:
         return Chain(Frontier(), bytes.fromhex(links.prev.decode()), self, seq=links.seq)
 
     def _first_line(self) -> bytes | None:
-        for segment in self._reader.segments[:1]:
+        for segment in self._reader.segments:
             with self._reader.open_segment(segment) as file:
                 for block in read_blocks(file, segment.size_bytes):
                     return block.lines[0] if block.is_complete else None
@@ -202,8 +209,8 @@ class _Verification:
     def _stops(self, size: int) -> list[int]:
         """Tree sizes at which roots are compared, the next one last."""
         for signed in self._reader.checkpoints:
-            if signed <= size:
-                self._read_checkpoint(signed)
+            if signed <= size and self._read_checkpoint(signed) is not None:
+                self._removed_good.append(signed)
         sizes = {one for one in self._signed_sizes if one > size}
         if self._head is not None and self._head.checkpoint.size > size:
             sizes.add(self._head.checkpoint.size)
@@ -226,22 +233,23 @@ class _Verification:
             )
         with self._reader.open_segment(segment) as file:
             for block in read_blocks(file, segment.size_bytes):
+                size_bytes = block.size_bytes
                 if block.is_complete:
                     self._walk_lines(chain, block.lines, stops)
+                    end = block.offset + size_bytes
+                    self._here = Place(self._here.line, segment.name, end)
                 else:
-                    self._meet_rest(chain, block.lines, stops, is_last=is_last)
-                self._progress(sum(map(len, block.lines)) + len(block.lines))
+                    self._meet_rest(chain, block, stops, is_last=is_last)
+                self._progress(size_bytes)
 
-    def _meet_rest(
-        self, chain: Chain, lines: Sequence[bytes], stops: list[int], *, is_last: bool
-    ) -> None:
+    def _meet_rest(self, chain: Chain, block: Block, stops: list[int], *, is_last: bool) -> None:
         """Bytes after the last newline of a segment."""
-        words = f"{len(lines[0])} bytes without a newline at the end"
+        words = f"{block.size_bytes} bytes without a newline at the end"
         if is_last:
             self._add(State.TORN, "torn", f"{words}: the last line is not complete", self._here)
         else:
             self._add(State.INVALID, "form", f"{words} of a closed segment", self._here)
-            self._walk_lines(chain, lines, stops)
+            self._walk_lines(chain, block.lines, stops)
 
     def _walk_lines(self, chain: Chain, lines: Sequence[bytes], stops: list[int]) -> None:
         at = 0
@@ -260,7 +268,7 @@ class _Verification:
         root = chain.frontier.root()
         if self._head is not None and self._head.checkpoint.size == size:
             self._head_root, self._head_place = root, self._unsealed
-        signed = self._read_checkpoint(size) if size in self._signed_sizes else None
+        signed = self._read_checkpoint(size, chain.here) if size in self._signed_sizes else None
         if signed is None:
             return
         if signed.checkpoint.root == root:
@@ -270,16 +278,23 @@ class _Verification:
                 _BadRoot(signed.checkpoint, root, self._unsealed, chain.here, chain.last_leaf)
             )
 
-    def _read_checkpoint(self, size: int) -> SignedCheckpoint | None:
-        """Read one and do steps 1 and 2 of 6.3; None where they fail."""
+    def _read_checkpoint(self, size: int, last: Place | None = None) -> SignedCheckpoint | None:
+        """Read one and do steps 1 and 2 of 6.3; None where they fail.
+
+        Args:
+            size: Of the tree.
+            last: Where the last line is that it covers; None if it is not there.
+        """
         if self._lineage is None:
             return None
         try:
             signed = parse_checkpoint(self._reader.read_checkpoint(size))
             self._lineage.verify(signed, size)
+            if not size:
+                raise ProofError("one of no records is never written")  # noqa: TRY301 - as above
         except ProofError as error:
             words = f"the checkpoint {size} does not hold: {error.message}"
-            self._add(State.INVALID, "checkpoint", words, Place(size, "", 0))
+            self._add(State.INVALID, "checkpoint", words, last or Place(max(size, 1), "", 0))
             return None
         if self._tail is not None and self._tail.size == size:
             with suppress(ProofError):
@@ -322,7 +337,7 @@ class _Verification:
                 State.INVALID,
                 "key",
                 "the ledger is signed by another key than the one that was pinned",
-                Place(1, "", 0),
+                self._first,
                 self._pinned.text,
                 self._lineage.current.text,
             )
@@ -337,15 +352,15 @@ class _Verification:
             )
         if self._lineage is not None and checkpoint.origin != self._lineage.origin:
             words = "this is another ledger than the one that the head is of"
-            place = Place(1, "", 0)
-            self._add(State.INVALID, "head", words, place, checkpoint.origin, self._lineage.origin)
+            origins = checkpoint.origin, self._lineage.origin
+            self._add(State.INVALID, "head", words, self._first, *origins)
             return
         size, records = checkpoint.size, self._here.line - 1
         if size > records:
             words = "the ledger is shorter than the head that was kept"
             self._add(State.ROLLED_BACK, "head", words, self._here, str(size), str(records))
             return
-        root = self._head_root
+        root, place = self._head_root, self._head_place
         if size <= self._pruned_size:
             known = self._read_checkpoint(size) if size in self._signed_sizes else None
             if known is None:
@@ -355,13 +370,15 @@ class _Verification:
                     hint="give a newer head",
                 )
             root = known.checkpoint.root
+            good = max((one for one in self._removed_good if one < size), default=0)
+            place = Place(good + 1, "", 0)
         if root != checkpoint.root:
             words = f"the first {size} records are not those that the kept head is of"
             self._add(
                 State.ROLLED_BACK,
                 "head",
                 words,
-                self._head_place,
+                place,
                 _base64(checkpoint.root),
                 None if root is None else _base64(root),
             )
@@ -409,6 +426,12 @@ class _BadRoot:
     first: Place
     last: Place
     last_leaf: bytes
+
+
+def _first_name(segments: Sequence[Segment]) -> str:
+    """File of line 1, or the one where it would be; empty where there is no file."""
+    names = [one.name for one in segments if one.size_bytes] or [one.name for one in segments][-1:]
+    return names[0] if names else ""
 
 
 def _is_signed_by(signed: SignedCheckpoint, key: PublicKey) -> bool:
