@@ -24,6 +24,7 @@ from cert.ledger.lineage import Genesis, Lineage, parse_genesis
 from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import parse_pruned, verify_pruned
 from cert.ledger.reader import (
+    CHUNK_BYTES,
     PRUNED,
     SEGMENTS,
     TAIL,
@@ -36,6 +37,9 @@ from cert.ledger.tail import parse_tail
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from cert.ledger.reader import Segment
+    from cert.ledger.tail import Tail
 
 _MAX_TORN_BYTES: Final = 1 << 26
 _SEE: Final = "`cert verify` says what is wrong; nothing was changed"
@@ -87,7 +91,7 @@ class End:
             self.last_leaf = leaf
             self.offset += len(line) + 1
             if self.newest is not None and self.newest.checkpoint.size == self.tree.size:
-                self._check_newest(self.newest)
+                self.verify(self.newest)
         except ProofError as error:
             raise LedgerRefusedError(
                 f"record {self.tree.size} of {self.folder}: {error.message}", hint=_SEE
@@ -107,10 +111,15 @@ class End:
                 hint=_SEE,
             )
 
-    def _check_newest(self, signed: SignedCheckpoint) -> None:
+    def verify(self, signed: SignedCheckpoint) -> None:
+        """Check that a checkpoint is of exactly these records, by the key in force.
+
+        Raises:
+            ProofError: It is not.
+        """
         self.lineage.verify(signed, self.tree.size)
         if signed.checkpoint.root != self.tree.root():
-            raise ProofError("the records are not those of the newest checkpoint")
+            raise ProofError("the records are not those of the checkpoint")
 
     def move_on(self) -> None:
         """Open the segment of the next record.
@@ -124,8 +133,9 @@ class End:
 
     def reopen(self) -> None:
         """Open the segment anew; locks and descriptors of a forked parent stay the parent's."""
+        fd = open_for_append(self.path)
         os.close(self.fd)
-        self.fd = open_for_append(self.path)
+        self.fd = fd
 
     def read_on(self) -> bytes | None:
         """Take over what others appended; the ledger's lock is held.
@@ -218,12 +228,12 @@ def find_end(folder: Path) -> tuple[End, bytes | None]:
     """
     reader = FolderReader(folder, is_locked=True)
     try:
+        newest = _read_newest(reader)
         end = _from_tail(reader) or _from_start(reader)
-        newest = reader.checkpoints[-1] if reader.checkpoints else 0
-        if newest > end.tree.size:
-            end.newest = parse_checkpoint(reader.read_checkpoint(newest))
-    except (ProofError, SigningKeyError, OSError) as error:
+    except (ProofError, OSError) as error:
         raise LedgerRefusedError(f"ledger {folder}: {error}", hint=_SEE) from error
+    if newest is not None and newest.checkpoint.size > end.tree.size:
+        end.newest = newest
     try:
         recovered = end.read_on()
         end.check_length()
@@ -233,13 +243,19 @@ def find_end(folder: Path) -> tuple[End, bytes | None]:
     return end, recovered
 
 
+def _read_newest(reader: FolderReader) -> SignedCheckpoint | None:
+    for size in reader.checkpoints[-1:]:
+        return parse_checkpoint(reader.read_checkpoint(size))
+    return None
+
+
 def _from_tail(reader: FolderReader) -> End | None:
     """Begin at the notes, if a signed checkpoint vouches for them; None otherwise."""
     tail = parse_tail(reader.read_side_file(TAIL))
     if tail is None or tail.size not in reader.checkpoints:
         return None
     segment = next((one for one in reader.segments if one.first == tail.segment), None)
-    if segment is None or segment.size_bytes < tail.offset:
+    if segment is None or not _ends_with(reader, segment, tail):
         return None
     try:
         lineage = Lineage(Genesis(_read_genesis(reader).origin, public_key_from_base64(tail.key)))
@@ -248,7 +264,7 @@ def _from_tail(reader: FolderReader) -> End | None:
         tail.verify(signed.checkpoint.root)
     except (ProofError, SigningKeyError):
         return None
-    end = End(
+    return End(
         folder=reader.root,
         tree=Frontier.from_roots(tail.size, tail.frontier),
         last_leaf=tail.last_leaf,
@@ -258,14 +274,6 @@ def _from_tail(reader: FolderReader) -> End | None:
         fd=open_for_append(reader.root / SEGMENTS / segment_name(tail.segment)),
         offset=tail.offset,
     )
-    if tail.offset and _last_leaf(end) != tail.last_leaf:
-        os.close(end.fd)
-        raise LedgerRefusedError(
-            f"{end.path}: the record that ends at byte {tail.offset} is not the one that the "
-            "newest checkpoint covers",
-            hint=_SEE,
-        )
-    return end
 
 
 def _from_start(reader: FolderReader) -> End:
@@ -300,8 +308,15 @@ def _read_genesis(reader: FolderReader) -> Genesis:
     raise ProofError("there is no record at all")
 
 
-def _last_leaf(end: End) -> bytes | None:
-    """Leaf hash of the line that ends at the offset."""
-    size = min(end.offset, MAX_LINE_BYTES + 2)
-    *_, line, rest = (b"\n" + os.pread(end.fd, size, end.offset - size)).split(b"\n")
-    return None if rest else leaf_hash(line)
+def _ends_with(reader: FolderReader, segment: Segment, tail: Tail) -> bool:
+    """Whether the line that the notes call the last one ends at their offset."""
+    if segment.size_bytes < tail.offset:
+        return False
+    with reader.open_segment(segment) as file:
+        for size in (CHUNK_BYTES, MAX_LINE_BYTES + 2):
+            start = max(0, tail.offset - size)
+            file.seek(start)
+            *before, line, rest = (b"\n" + file.read(tail.offset - start)).split(b"\n")
+            if len(before) > 1 or not start:
+                break  # The line is here whole.
+    return not rest and leaf_hash(line) == tail.last_leaf

@@ -15,10 +15,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, sign_checkpoint
 from cert.ledger.control import build_rotation, utc_now
-from cert.ledger.errors import LedgerBrokenError, LedgerError, LedgerFullError, SigningKeyError
+from cert.ledger.errors import (
+    LedgerBrokenError,
+    LedgerError,
+    LedgerFullError,
+    LedgerRefusedError,
+    ProofError,
+    SigningKeyError,
+)
 from cert.ledger.files import write_all, write_file
 from cert.ledger.line import MAX_LINE_BYTES, join_links, leaf_hash
-from cert.ledger.reader import CHECKPOINTS, TAIL, note_name
+from cert.ledger.reader import CHECKPOINTS, TAIL, FolderReader, note_name
 from cert.ledger.tail import Tail
 
 if TYPE_CHECKING:
@@ -111,9 +118,16 @@ class Writer:
         """Take over what others appended, and repair what they left incomplete.
 
         Raises:
-            LedgerError: The ledger is damaged, or the repair could not be written.
+            LedgerError: The ledger is damaged or cannot be read, or the repair not be written.
         """
-        self.take_repair(self.end.read_on())
+        try:
+            recovered = self.end.read_on()
+        except OSError as error:
+            raise LedgerError(
+                f"ledger {self.end.folder} cannot be read to its end: {error.strerror}",
+                hint="check the disk, then run `cert verify`",
+            ) from error
+        self.take_repair(recovered)
 
     def take_repair(self, recovered: bytes | None) -> None:
         """Append the record of a repair, if there was one.
@@ -262,7 +276,7 @@ class Writer:
         self.sync()
         try:
             if path.exists():
-                return parse_checkpoint(path.read_bytes())
+                return self._read_checkpoint(size)
             note = sign_checkpoint(checkpoint, signer or self._keys.find(end.lineage.current))
             write_file(path, note)
             self._write_tail()
@@ -272,6 +286,20 @@ class Writer:
                 hint="make room, or check the disk",
             ) from error
         return parse_checkpoint(note)
+
+    def _read_checkpoint(self, size: int) -> SignedCheckpoint:
+        """Read a checkpoint that is there already, by this process or by another."""
+        end = self.end
+        try:
+            note = FolderReader(end.folder, is_locked=True).read_checkpoint(size)
+            signed = parse_checkpoint(note)
+            end.verify(signed)
+        except ProofError as error:
+            raise LedgerRefusedError(
+                f"the checkpoint {size} of {end.folder} does not hold: {error.message}",
+                hint="`cert verify` says what is wrong; the checkpoint was left as it is",
+            ) from error
+        return signed
 
     def _write_tail(self) -> None:
         end = self.end
@@ -295,6 +323,8 @@ def _month_of_segment(end: End) -> str:
     """Month of the first record of the open segment; of an empty one, this month."""
     if not end.offset:
         return utc_now()[:_MONTH_CHARS]
-    line = os.pread(end.fd, MAX_LINE_BYTES, 0).split(b"\n", 1)[0]
+    with open(end.fd, "rb", closefd=False) as file:
+        file.seek(0)
+        line = file.readline(MAX_LINE_BYTES)
     _, _, time_ = line.rpartition(b'"time":"')
     return time_[:_MONTH_CHARS].decode("ascii", "replace")

@@ -200,7 +200,7 @@ class Made:
             (folder / "checkpoints" / f"{size:012d}.note").write_bytes(self.note(size))
         return folder
 
-    def tail(self, size: int, **changed: object) -> dict[str, object]:
+    def tail(self, size: int, /, **changed: object) -> dict[str, object]:
         """What tail.json says of this size."""
         start = max(one for one in [0, *self.cuts] if one < size)
         leaves = self.leaves[:size]
