@@ -29,6 +29,7 @@ from cert.ledger.reader import (
     RUNS,
     SEGMENTS,
     TAIL,
+    list_checkpoints,
     list_segments,
     segment_name,
 )
@@ -132,6 +133,7 @@ class Ledger:
         Raises:
             LedgerBrokenError: The disk failed.
         """
+        self._look_for_fork()
         with self._mutex:
             self._writer.sync()
 
@@ -163,15 +165,20 @@ class Ledger:
         Raises:
             LedgerError: The last records could not be sealed; they are there all the same.
         """
-        if not self._is_open:
-            return
-        self._is_open = False
-        try:
-            if not self._writer.is_broken and os.getpid() == self._pid:
-                self.seal()
-        finally:
-            os.close(self._writer.end.fd)
-            self._lock.close()
+        if os.getpid() != self._pid:
+            self._mutex = threading.Lock()  # Nothing was written since the fork: nothing to seal.
+        with self._mutex:
+            if not self._is_open:
+                return
+            self._is_open = False
+            try:
+                if not self._writer.is_broken and os.getpid() == self._pid:
+                    with self._lock.held(self._timeout_s):
+                        self._writer.read_on()
+                        self._writer.seal()
+            finally:
+                os.close(self._writer.end.fd)
+                self._lock.close()
 
     def __enter__(self) -> Self:
         return self
@@ -188,7 +195,7 @@ class Ledger:
     def _held(self) -> Iterator[Writer]:
         self._look_for_fork()
         with self._mutex:
-            self._writer.check()
+            self._check_open()
             with self._lock.held(self._timeout_s):
                 yield self._writer
 
@@ -211,7 +218,7 @@ class Ledger:
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
         writer = self._writer
-        writer.check()
+        self._check_open()
         with self._lock.held(self._timeout_s):
             writer.read_on()
             writer.close_segment_if_due()
@@ -222,16 +229,28 @@ class Ledger:
                 one.entries = [next(entries) for _ in one.bodies]
             writer.seal_if_due()
 
+    def _check_open(self) -> None:
+        """See that there is something to write to; the mutex is held."""
+        if not self._is_open:
+            raise LedgerError(f"ledger {self.folder} is closed")
+        self._writer.check()
+
     def _look_for_fork(self) -> None:
         """After a fork, go on with locks and descriptors of one's own."""
-        if self._pid == os.getpid():
+        if self._pid == os.getpid() or not self._is_open:
             return
-        self._pid = os.getpid()
         self._mutex = threading.Lock()
         self._tickets.clear()
+        try:
+            lock = FolderLock(self.folder)
+            self._writer.end.reopen()
+        except OSError as error:
+            raise LedgerError(
+                f"ledger {self.folder} cannot be opened after a fork: {error.strerror}",
+                hint="it was there before; see whether somebody moved or removed it",
+            ) from error
         self._lock.close()
-        self._lock = FolderLock(self.folder)
-        self._writer.end.reopen()
+        self._lock, self._pid = lock, os.getpid()
 
 
 _OURS: Final = frozenset({SEGMENTS, CHECKPOINTS, TAIL, RUNS, CONTENT})
@@ -279,7 +298,7 @@ def open_ledger(
 
 def _find_or_begin(folder: Path, keys: Keys, origin: str) -> tuple[End, bytes | None]:
     """Find the end of a ledger; where there is none, write record 0, which appears at once."""
-    if list_segments(folder):
+    if list_segments(folder) or list_checkpoints(folder):
         return find_end(folder)
     for name in (SEGMENTS, CHECKPOINTS):
         (folder / name).mkdir(mode=FOLDER_MODE, exist_ok=True)
