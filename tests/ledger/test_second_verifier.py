@@ -677,6 +677,14 @@ def key_id(name: str) -> bytes:
     return sha(ORIGIN.encode() + b"\n\x01" + raw(private(name)))[:4]
 
 
+def named_otherwise() -> str:
+    """A checkpoint of another origin, with a signature line of the right name and key."""
+    text = (
+        note(12, root(genuine().leaves()), private("two"), origin="other").split("\n\n")[0] + "\n"
+    )
+    return text + "\n" + signature_line(ORIGIN, private("two"), text)
+
+
 def good_note(size: int = 12) -> str:
     return genuine().notes[f"{size:012d}"]
 
@@ -704,6 +712,7 @@ def other_signature(text: str) -> str:
         lambda text: text + "— example.com/witness AAAAAAB=\n",
         lambda text: text + "— example.com/wit+ness AAAAAAAA\n",
         lambda text: text + "— example.com/wit\u2003ness AAAAAAAA\n",
+        lambda text: named_otherwise(),
         lambda text: text + other_signature(text),
         lambda text: text[: text.rindex(" ")] + f" {b64(key_id('two') + b'short')}\n",
         lambda text: text.replace("\n12", "\n12\t"),
@@ -1304,6 +1313,13 @@ def test_false_inclusion_proofs_are_invalid(tmp_path: Path) -> None:
         assert prove(tmp_path, text) == 5
 
 
+def test_a_proof_of_a_record_that_states_another_number_is_invalid(tmp_path: Path) -> None:
+    ledger = Ledger().some(2)
+    ledger.lines[2] = ledger.lines[2].replace(b'"_seq":2', b'"_seq":1')
+    assert prove(tmp_path, proof_text(ledger, 1, 3)) == 0
+    assert prove(tmp_path, proof_text(ledger, 2, 3)) == 5
+
+
 def test_consistency_proofs_of_all_sizes(tmp_path: Path) -> None:
     ledger, other = Ledger().some(16), Ledger().some(3)
     other.add("note", text="another")
@@ -1333,7 +1349,9 @@ def test_proofs_that_fit_a_smaller_tree_than_was_stated_are_refused() -> None:
             verifier.check_inclusion(
                 four[index], index, size, hashes, root(four if hashes else four[:1])
             )
-    old = verifier.Note(b"", ORIGIN, 2, root(four[:2]), [])
+    old, longer = (verifier.Note(b"", ORIGIN, size, root(four[:2]), []) for size in (2, 4))
+    with pytest.raises(verifier.BadError):
+        verifier.check_consistency(longer, old, [])
     for size in (5, 8, 9):
         new = verifier.Note(b"", ORIGIN, size, root(four), [])
         with pytest.raises(verifier.BadError):
@@ -1351,6 +1369,8 @@ def test_consistency_across_a_rotation_and_with_nothing(
     assert "did not sign the old" in capsys.readouterr().err
     assert verifier.main(["--consistency", file, "--key", ONE, "--old", old]) == 5
     assert verifier.main(["--consistency", file, "--key", TWO, "--old", file]) == 2
+    other = kept(tmp_path, note(4, root(ledger.leaves(4)), private("one"), origin="other"), "o")
+    assert verifier.main(["--consistency", file, "--key", TWO, "--old", other]) == 5
     file = kept(tmp_path, f"old 0\n\n{ledger.head()}", "c")
     for start, code in ((sha(b""), 0), (bytes(32), 5)):
         old = kept(tmp_path, note(0, start, private("one")))
