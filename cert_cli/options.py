@@ -105,7 +105,8 @@ class SharedFlags:
         _option(
             "--ledger",
             metavar="DIR",
-            help="Where the evidence goes: signed, append-only. [default: the user's own]",
+            help="Where the evidence goes: signed, append-only; auto is the user's own folder. "
+            "[default: auto]",
         ),
     ] = None
     no_ledger: Annotated[

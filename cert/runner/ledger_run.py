@@ -23,6 +23,7 @@ from cert.evidence.policy_record import build_policy_record
 from cert.evidence.record import encode_record
 from cert.evidence.run_record import RunBegin, RunCounts, RunInput, build_run_record
 from cert.ledger.canonical import canonical_bytes
+from cert.ledger.content import open_content
 from cert.ledger.errors import LedgerError
 from cert.ledger.reader import FolderReader
 from cert.ledger.run_lock import RunLock
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from cert.evidence.commitment import CommittedContent
     from cert.ledger.appender import Ledger
+    from cert.ledger.content import ContentStore
     from cert.runner.pipeline import Outcome
     from cert.runner.tally import Tally
 
@@ -90,6 +93,7 @@ class LedgerRun:
         self._run_id = ""
         self._correlation_id: str | None = None
         self._lock: RunLock | None = None
+        self._contents: ContentStore | None = None
         self.is_failed = False
 
     def find_unfinished(self, job: str) -> UnfinishedRun | None:
@@ -143,9 +147,8 @@ class LedgerRun:
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        if self.is_failed:
-            return outcome
-        lines = self._append_encoded([outcome.line])
+        # The content first: a record without it could not be told from one that was tampered with.
+        lines = self._append_encoded([outcome.line], outcome.sealed)
         return replace(outcome, line=lines[0]) if lines else outcome
 
     def end(self, tally: Tally, exit_code: int) -> None:
@@ -176,6 +179,9 @@ class LedgerRun:
 
     def release(self) -> None:
         """Let another process go on with the run, if it did not end; `begin` begins a new one."""
+        if self._contents is not None:
+            self._contents.close()
+            self._contents = None
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -200,10 +206,14 @@ class LedgerRun:
     def _append(self, records: Sequence[dict[str, object]]) -> None:
         self._append_encoded([encode_record(record) for record in records])
 
-    def _append_encoded(self, bodies: Sequence[bytes]) -> list[bytes]:
+    def _append_encoded(
+        self, bodies: Sequence[bytes], content: CommittedContent | None = None
+    ) -> list[bytes]:
         if self.is_failed:
             return []
         try:
+            if content is not None:
+                self._keep(content)
             return [entry.line for entry in self._ledger.append(bodies)]
         except LedgerError as error:
             if not self._warns_only:
@@ -211,6 +221,11 @@ class LedgerRun:
             self.is_failed = True
             logger.warning("the run goes on without its ledger: %s", error)
             return []
+
+    def _keep(self, content: CommittedContent) -> None:
+        if self._contents is None:
+            self._contents = open_content(self._ledger.folder)
+        self._contents.put([content])
 
 
 def digest_job(command: str, inputs: Sequence[RunInput], options: Mapping[str, object]) -> str:

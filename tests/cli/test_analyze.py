@@ -168,7 +168,7 @@ def test_what_is_wrong_is_said_before_a_model_is_loaded(
         ("--no-such-flag",),
         ("x", "--device", "tpu"),
         ("x", "--quantize", "2bit"),
-        ("x", "--content", "committed"),
+        ("x", "--content", "hidden"),
         ("x", "--format", "xml"),
         ("x", "--seed", "many"),
         ("x", "y"),

@@ -50,7 +50,14 @@ OURS = {
     "CERT_MAX_PROMPT_CHARS": ("10", "max_prompt_chars", 10),
     "CERT_OFFLINE": ("false", "offline", False),
     "CERT_MODEL_ALIASES": ('{"gpt2": "m/gpt2"}', "model_aliases", {"gpt2": "m/gpt2"}),
-    "CERT_CONTENT": ("omitted", "content", "omitted"),
+    "CERT_CONTENT": ("committed", "content", "committed"),
+    "CERT_LEDGER": ("evidence", "ledger", "evidence"),
+    "CERT_ON_LEDGER_FAILURE": ("warn", "on_ledger_failure", "warn"),
+    "CERT_KEYS": ("keys", "keys", "keys"),
+    "CERT_SIGNING_KEY": ("key.pem", "signing_key", "key.pem"),
+    "CERT_VERIFY_KEY": ("key.pub", "verify_key", "key.pub"),
+    "CERT_RETENTION_DAYS": ("183", "retention_days", 183),
+    "CERT_TIMESTAMP_URL": ("http://127.0.0.1/tsa", "timestamp_url", "http://127.0.0.1/tsa"),
 }
 
 pytestmark = pytest.mark.usefixtures("bare")
