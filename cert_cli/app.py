@@ -5,12 +5,47 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from cert import __version__
-from cert_cli.commands import analyze, batch, completion, config, exit_codes, schema, verify
+from cert_cli.commands import (
+    analyze,
+    batch,
+    bundle,
+    completion,
+    config,
+    exit_codes,
+    keys,
+    ledger,
+    schema,
+    verify,
+)
+
+_ORDER = (
+    "analyze",
+    "batch",
+    "verify",
+    "ledger",
+    "keys",
+    "bundle",
+    "config",
+    "schema",
+    "exit-codes",
+    "completion",
+)
+
+
+class _Ordered(TyperGroup):
+    """Lists commands in the order of `_ORDER`; Typer has groups after all others."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]  # narrower
+        """Names of the commands, in order."""
+        return sorted(super().list_commands(ctx), key=_ORDER.index)
+
 
 app = typer.Typer(
     name="cert",
+    cls=_Ordered,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -22,6 +57,9 @@ app = typer.Typer(
 app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
 app.command("batch", epilog=batch.EPILOG)(batch.batch)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
+app.add_typer(ledger.app, name="ledger")
+app.add_typer(keys.app, name="keys")
+app.command("bundle", epilog=bundle.EPILOG)(bundle.bundle)
 app.add_typer(config.app, name="config")
 app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("exit-codes", epilog=exit_codes.EPILOG)(exit_codes.exit_codes)
