@@ -283,7 +283,7 @@ def test_rule_d_also_holds_across_calls_and_segments() -> None:
 def test_a_damaged_line_is_named_by_a_line_of_no_form_behind_it() -> None:
     lines = chained(9)
     lines[3], lines[4] = lines[3][:-5], b"{}"
-    # D lays it at line 4. Line 6 does not link to line 5, which is an object: L lays that at line 5.
+    # D lays it at line 4. Line 6 does not link to line 5, which is an object: L names line 5.
     assert brief(lines) == [("form", 4), ("link", 5)]
 
 
@@ -353,7 +353,7 @@ def break_at(lines: list[bytes], at: int, fault: str) -> None:  # noqa: C901, PL
         case "space":
             lines[at] = line.replace(b",", b", ")
         case "key":
-            lines[at] = line[: line.index(b'"_seq"')] + b'"seq":0}'
+            lines[at] = line.partition(b'"_seq"')[0] + b'"seq":0}'
         case "upper":
             lines[at] = line.replace(b'"assessment"', b'"Assessment"')
         case "zero":
