@@ -165,8 +165,8 @@ class _Reading:
                 if block.is_complete:
                     self._take_lines(block.lines, view)
                 else:
-                    self.overview.torn_bytes = len(block.lines[0])
-                progress(sum(map(len, block.lines)) + len(block.lines))
+                    self.overview.torn_bytes = block.size_bytes
+                progress(block.size_bytes)
 
     def _take_kept(self, data: bytes | None) -> None:
         """Take the lines that were kept of a removed part."""

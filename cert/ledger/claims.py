@@ -69,7 +69,7 @@ def _first_line(reader: Reader) -> bytes | None:
     data = reader.read_side_file(PRUNED)
     if data is not None:
         return next((one.line for one in parse_pruned(data).kept), None)
-    for segment in reader.segments[:1]:
+    for segment in reader.segments:
         with reader.open_segment(segment) as file:
             for block in read_blocks(file, segment.size_bytes):
                 return block.lines[0]

@@ -65,7 +65,7 @@ def verify_plain(  # noqa: PLR0913 - as `verify_ledger`
     walk = _Walk(pinned, signed, deep)
     for block in read_blocks(file, size_bytes):
         walk.take(block)
-        progress(sum(map(len, block.lines)) + len(block.lines))
+        progress(block.size_bytes)
     return walk.finish()
 
 
@@ -103,8 +103,12 @@ class _Walk:
     def meet_control(self, seq: int, line: bytes, place: Place) -> None:
         try:
             parse_canonical(line)
-        except CanonicalError:
-            return  # no record of any kind: for the chain, or a deep check, to say
+        except CanonicalError as error:
+            # What only looks like a record that the chain of keys hangs on is not passed over.
+            if place.line > 1 and (is_control("key", line) or is_control("genesis", line)):
+                words = f"no rotation of the key: {error.message}"
+                self._add(State.INVALID, "key-record", words, place)
+            return
         if is_control("key", line) and self._lineage is not None and not self._has_gaps:
             try:
                 self._lineage.rotate(line)
@@ -120,9 +124,8 @@ class _Walk:
     def take(self, block: Block) -> None:
         """Go on over some lines."""
         if not block.is_complete:
-            words = f"{len(block.lines[0])} bytes without a newline at the end"
-            words += ": the last line is not complete"
-            self._add(State.TORN, "torn", words, self._here)
+            words = f"{block.size_bytes} bytes without a newline at the end"
+            self._add(State.TORN, "torn", f"{words}: the last line is not complete", self._here)
             return
         if self._here == _START:
             self._start(block.lines[0])
@@ -131,6 +134,7 @@ class _Walk:
                 self._take_bare(line)
         else:
             self._take_linked(self._chain, block.lines)
+        self._here = Place(self._here.line, "", block.offset + block.size_bytes)
 
     def finish(self) -> Report:
         """Say what can be said at the end only."""

@@ -303,6 +303,11 @@ def test_a_line_that_is_too_long() -> None:
     assert len(long) == MAX_LINE_BYTES
     assert check([long]).state is State.UNSEALED
     assert brief(check([long[:-2] + b'x"}', b"{}"]))[:3] == ("invalid", "form", 1)
+    after = check([b"{}", long + b" " * 1000, b"{ }"])
+    assert [(one.code, one.line, one.offset) for one in after.findings if one.line != 1] == [
+        ("form", 2, 3),
+        ("canonical", 3, 3 + MAX_LINE_BYTES + 1001),
+    ]
 
 
 class Looker:
@@ -356,8 +361,7 @@ def test_progress_is_told_of_every_byte() -> None:
     told: list[int] = []
     report = verify_plain(io.BytesIO(data), len(data), pinned=None, progress=told.append)
     assert report.state is State.TORN
-    # An incomplete line counts as if its newline were there.
-    assert sum(told) == len(data) + 1
+    assert sum(told) == len(data)
     assert len(told) > 2
 
 
