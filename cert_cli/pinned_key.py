@@ -107,7 +107,7 @@ def _own(claims: Claims, config: CERTConfig) -> PinnedKey | None:
 
 
 def _known(claims: Claims, known: KnownKeys) -> PinnedKey | None:
-    found = None if claims.genesis is None else known.find(claims.genesis.origin)
+    found = None if claims.origin is None else known.find(claims.origin)
     if found is None:
         return None
     return PinnedKey(found.key, "known", f"trusted on first use, {found.since} ({known.path})")

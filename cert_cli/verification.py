@@ -6,9 +6,12 @@ folder -> ledger          .zip -> bundle          another file -> plain lines
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cert.core.errors import ConfigurationError
@@ -17,9 +20,10 @@ from cert.ledger.claims import Claims, read_claims
 from cert.ledger.errors import LedgerError, ProofError
 from cert.ledger.findings import State
 from cert.ledger.lineage import parse_genesis
-from cert.ledger.reader import FolderReader, read_blocks
+from cert.ledger.reader import CONTENT, FolderReader, read_blocks
 from cert.ledger.verify import verify_ledger
 from cert.ledger.verify_plain import verify_plain
+from cert.ledger.zip_reader import ZipReader
 from cert_cli.byte_meter import ByteMeter
 from cert_cli.exit_codes import ExitCode
 from cert_cli.pinned_key import PinnedKey, choose_key, load_public_key
@@ -27,7 +31,6 @@ from cert_cli.token_check import check_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from cert.core.config import CERTConfig
     from cert.ledger.findings import Report
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from cert.ledger.verify import RecordCheck
     from cert_cli.token_check import TokenCheck
 
+_ZIP: Final = b"PK"
 _BROKEN: Final = frozenset({State.TORN, State.ROLLED_BACK, State.INVALID})
 
 
@@ -106,32 +110,43 @@ def verify(request: Request, settings: Callable[[], CERTConfig]) -> Verified:
     Raises:
         ConfigurationError: There is nothing to verify, or key, head or certificates are unusable.
     """
-    head = None if request.head is None else _read_small(request.head, "the head")
-    roots = None if request.roots is None else _read_small(request.roots, "the TSA's roots")
+    head = None if request.head is None else read_small(request.head, "the head")
+    roots = None if request.roots is None else read_small(request.roots, "the TSA's roots")
     try:
         with ExitStack() as stack:
             if request.path.is_dir():
                 reader = FolderReader(request.path)
-                return _verify_ledger(request, "ledger", reader, settings, head, roots, stack)
+                pinned = _choose(request, reader, settings)
+                deep = _look_into(request, request.path, stack)
+                return _verify_ledger(request, "ledger", reader, pinned, deep, head, roots)
             file = stack.enter_context(_open(request.path))
+            if file.read(len(_ZIP)) == _ZIP:
+                bundle = stack.enter_context(ZipReader(request.path))
+                pinned = _choose(request, bundle, settings)
+                deep = _look_into(request, _unpack_content(request, bundle, stack), stack)
+                return _verify_ledger(request, "bundle", bundle, pinned, deep, head, roots)
+            file.seek(0)
             return _verify_file(request, file, settings, head)
     except LedgerError as error:
         raise ConfigurationError(error.message, hint=error.hint) from error
+    except OSError as error:
+        raise ConfigurationError(f"{request.path} cannot be read: {error.strerror}") from error
+
+
+def _choose(request: Request, reader: Reader, settings: Callable[[], CERTConfig]) -> PinnedKey:
+    claims = read_claims(reader)
+    return choose_key(request.key, claims, settings, on_first_use=request.on_first_use)
 
 
 def _verify_ledger(  # noqa: PLR0913, PLR0917 - what one verification takes
     request: Request,
     kind: str,
     reader: Reader,
-    settings: Callable[[], CERTConfig],
+    pinned: PinnedKey,
+    deep: RecordCheck | None,
     head: bytes | None,
     roots: bytes | None,
-    stack: ExitStack,
 ) -> Verified:
-    pinned = choose_key(
-        request.key, read_claims(reader), settings, on_first_use=request.on_first_use
-    )
-    deep = _deep(request.path, stack) if request.is_deep else None
     total = sum(one.size_bytes for one in reader.segments)
     meter = ByteMeter(total, is_wanted=not request.quiet, color=request.color)
     with meter.running():
@@ -141,17 +156,34 @@ def _verify_ledger(  # noqa: PLR0913, PLR0917 - what one verification takes
     return Verified(request, kind, report, pinned, size, tokens)
 
 
-def _deep(folder: Path, stack: ExitStack) -> RecordCheck:
+def _look_into(request: Request, folder: Path | None, stack: ExitStack) -> RecordCheck | None:
+    """What looks into records, with the contents in a folder if there are any."""
+    if not request.is_deep:
+        return None
     from cert.evidence.content_check import ContentCheck  # noqa: PLC0415 - not for --fast
     from cert.ledger.content import read_content  # noqa: PLC0415 - sqlite, the same
 
     try:
-        store = read_content(folder)
+        store = None if folder is None else read_content(folder)
     except LedgerError as error:
         return ContentCheck(None, fault=error.message)
     if store is not None:
         stack.enter_context(store)
     return ContentCheck(store)
+
+
+def _unpack_content(request: Request, bundle: ZipReader, stack: ExitStack) -> Path | None:
+    """Write a bundle's contents into a folder of their own, since SQLite reads no stream.
+
+    The folder is readable by this user alone, and gone at the end.
+    """
+    packed = bundle.open_content() if request.is_deep else None
+    if packed is None:
+        return None
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="cert-verify-")))
+    with packed, (folder / CONTENT).open("xb") as file:
+        shutil.copyfileobj(packed, file)
+    return folder
 
 
 def _verify_file(
@@ -219,13 +251,18 @@ def _open(path: Path) -> BinaryIO:
     return file
 
 
-def _read_small(path: Path, what: str) -> bytes:
+def read_small(path: Path, what: str, *, limit_bytes: int = MAX_NOTE_BYTES * 16) -> bytes:
+    """Read a file that somebody kept.
+
+    Raises:
+        ConfigurationError: It cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_NOTE_BYTES * 16 + 1)
+            data = file.read(limit_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigurationError(f"{what}, {path}, cannot be read: {reason}") from error
-    if len(data) > MAX_NOTE_BYTES * 16:
+    if len(data) > limit_bytes:
         raise ConfigurationError(f"{what}, {path}, is no such file: it is too large")
     return data

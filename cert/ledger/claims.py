@@ -35,6 +35,13 @@ class Claims:
     genesis: Genesis | None = None
     newest: SignedCheckpoint | None = None
 
+    @property
+    def origin(self) -> str | None:
+        """The ledger's name, as claimed."""
+        if self.genesis is not None:
+            return self.genesis.origin
+        return None if self.newest is None else self.newest.checkpoint.origin
+
     def choose(self, keys: Sequence[PublicKey]) -> PublicKey | None:
         """Find the key that is meant: it signed the newest checkpoint, or began the ledger.
 

@@ -14,6 +14,7 @@ from cert_cli.texts import epilog
 if TYPE_CHECKING:
     from cert.core.config import CERTConfig
     from cert_cli.interrupts import Interrupts
+    from cert_cli.proof_check import Proven
     from cert_cli.verification import Verified
 
 EPILOG = epilog(
@@ -21,6 +22,7 @@ EPILOG = epilog(
     "cert verify ./ledger --key auditor/public-key.pem --head auditor/head.note",
     "cert verify evidence.zip --key ed25519:... --require-head --strict --json | jq .state",
     "cert verify records.jsonl",
+    "cert verify --proof record-41.tlog-proof --key public-key.pem",
     codes=(
         ExitCode.PASS,
         ExitCode.USAGE,
@@ -83,6 +85,15 @@ def verify(  # noqa: PLR0913 - one parameter a flag
             "ledger's name: another one later is refused.",
         ),
     ] = False,
+    proof: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Verify a proof of `cert ledger prove` instead of evidence: prints the record; "
+            "for a proof that a ledger continues a head, give that with --head.",
+        ),
+    ] = None,
     tsa_roots: Annotated[
         Path | None,
         typer.Option(
@@ -132,6 +143,14 @@ def verify(  # noqa: PLR0913 - one parameter a flag
 
         if config is not None:
             settings()
+        if proof is not None:
+            from cert_cli.proof_check import check_proof  # noqa: PLC0415 - only for this
+
+            if evidence is not None:
+                from cert.core.errors import ConfigurationError  # noqa: PLC0415 - the same
+
+                raise ConfigurationError("--proof is verified alone, without the evidence")
+            return _tell_proven(check_proof(proof, key, head, settings), quiet=quiet)
         path = evidence
         if path is None:
             from cert_cli.settings import find_folder  # noqa: PLC0415 - pydantic, if needed
@@ -169,6 +188,22 @@ def _tell(verified: Verified, *, as_json: bool) -> ExitCode:
     print_text(text)
     _warn(verified)
     return verified.code
+
+
+def _tell_proven(proven: Proven, *, quiet: bool) -> ExitCode:
+    """A proof's record goes to stdout as it stands in the ledger."""
+    from cert_cli.errors import report as say  # noqa: PLC0415 - not for --help
+    from cert_cli.stdout import print_text, write_stdout  # noqa: PLC0415 - the same
+
+    if proven.line is None:
+        print_text(f"{proven.words}\n")
+    else:
+        write_stdout(proven.line + b"\n")
+        if not quiet:
+            say(f"note: {proven.words}, by {proven.pinned.key.text}: {proven.pinned.source}")
+    if proven.doubt is not None:
+        say(f"warning: {proven.doubt}")
+    return ExitCode.PASS
 
 
 def _warn(verified: Verified) -> None:
