@@ -189,8 +189,10 @@ def _read(path: Path) -> bytes:
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(fd, "rb") as file:
-            return file.read(_MAX_PEM_BYTES)
+        try:
+            return os.read(fd, _MAX_PEM_BYTES)
+        finally:
+            os.close(fd)
     except FileNotFoundError:
         raise
     except OSError as error:

@@ -24,6 +24,7 @@ from tests.ledger.ledgers import (
     make,
     mth,
     note_of,
+    open_files,
     path_of,
     private,
     raw,
@@ -65,10 +66,6 @@ def check_end(folder: Path, made: Made) -> None:
         assert (end.segment, end.offset) == (start, segment(folder, start).stat().st_size)
         assert end.lineage.origin == ORIGIN
         assert end.lineage.current == PublicKey(raw(made.key))
-
-
-def open_files() -> set[str]:
-    return {path.name for path in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.mark.parametrize("tail_size", [None, 3, 9, 14])
