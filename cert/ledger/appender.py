@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final, Self
 from cert.ledger.control import build_genesis
 from cert.ledger.end import End, find_end
 from cert.ledger.errors import LedgerBrokenError, LedgerError, LedgerRefusedError
-from cert.ledger.files import FOLDER_MODE, FolderLock, sync_folder, write_file
+from cert.ledger.files import FOLDER_MODE, FolderLock, make_folder, sync_folder, write_file
 from cert.ledger.line import check_body, genesis_prev, join_links
 from cert.ledger.lineage import Genesis
+from cert.ledger.quarantine import build_missing
 from cert.ledger.reader import (
     CHECKPOINTS,
     CONTENT,
@@ -74,6 +75,8 @@ class Ledger:
                 end, recovered = _find_or_begin(folder, keys, origin)
                 self._writer = Writer(end, keys, limits)
                 self._writer.take_repair(recovered)
+                for missing in build_missing(folder):
+                    self._writer.take_repair(missing)
         except BaseException:
             self._lock.close()
             raise
@@ -275,7 +278,7 @@ def open_ledger(
         LedgerError: It cannot be read, locked or repaired.
     """
     try:
-        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        make_folder(folder)
         foreign = set(os.listdir(folder)) - _OURS  # noqa: PTH208 - names alone
         if foreign and not list_segments(folder):
             shown = min(foreign)

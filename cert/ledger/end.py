@@ -23,6 +23,7 @@ from cert.ledger.line import MAX_LINE_BYTES, genesis_prev, is_control, leaf_hash
 from cert.ledger.lineage import Genesis, Lineage, parse_genesis
 from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import parse_pruned, verify_pruned
+from cert.ledger.quarantine import copy_name
 from cert.ledger.reader import (
     CHUNK_BYTES,
     PRUNED,
@@ -197,7 +198,7 @@ class End:
         if max(list_segments(self.folder)) > self.segment:
             raise LedgerRefusedError(f"{where}: damage in a closed segment", hint=_SEE)
         digest = hashlib.sha256(torn).hexdigest()
-        copy = f"{segment_name(self.segment)}.torn-{at}-{digest}"
+        copy = copy_name(segment_name(self.segment), at, digest)
         try:
             write_file(self.folder / SEGMENTS / copy, torn)
             os.ftruncate(self.fd, at)
@@ -237,6 +238,12 @@ def find_end(folder: Path) -> tuple[End, bytes | None]:
     try:
         recovered = end.read_on()
         end.check_length()
+        if any(one.first > end.segment for one in reader.segments):
+            raise LedgerRefusedError(  # noqa: TRY301 - the descriptor is closed below
+                f"ledger {folder} has later segments, and none that begins with record "
+                f"{end.tree.size}",
+                hint=_SEE,
+            )
     except BaseException:
         os.close(end.fd)
         raise

@@ -41,7 +41,13 @@ class FolderLock:
         Raises:
             LedgerError: Somebody else held it all the time, or this file system has no locks.
         """
-        self._acquire(time.monotonic() + timeout_s)
+        try:
+            wait_for_lock(self._fd, fcntl.LOCK_EX, self._folder, timeout_s)
+        except OSError as error:
+            raise LedgerError(
+                f"ledger {self._folder} cannot be locked: {error.strerror}",
+                hint="choose a folder on a local disk with --ledger",
+            ) from error
         try:
             yield
         finally:
@@ -51,26 +57,34 @@ class FolderLock:
         """Give up the descriptor; a lock that a forked parent holds stays the parent's."""
         os.close(self._fd)
 
-    def _acquire(self, deadline: float) -> None:
-        wait_s = _FIRST_WAIT_S
-        while True:
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                if time.monotonic() >= deadline:
-                    raise LedgerError(
-                        f"ledger {self._folder} is held by another process, which does not let go",
-                        hint="find it with `lsof` or `fuser`; a stopped process holds its lock",
-                    ) from error
-            except OSError as error:
+
+def wait_for_lock(fd: int, how: int, folder: Path, timeout_s: float) -> None:
+    """Lock a folder.
+
+    Args:
+        fd: The folder's.
+        how: `LOCK_EX` or `LOCK_SH`.
+        folder: Named in errors.
+        timeout_s: How long others are waited for.
+
+    Raises:
+        LedgerError: Somebody else held it all the time.
+        OSError: This file system has no locks.
+    """
+    deadline, wait_s = time.monotonic() + timeout_s, _FIRST_WAIT_S
+    while True:
+        try:
+            fcntl.flock(fd, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() >= deadline:
                 raise LedgerError(
-                    f"ledger {self._folder} cannot be locked: {error.strerror}",
-                    hint="choose a folder on a local disk with --ledger",
+                    f"ledger {folder} is held by another process, which does not let go",
+                    hint="find it with `lsof` or `fuser`; a stopped process holds its lock",
                 ) from error
-            else:
-                return
-            time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        else:
+            return
+        time.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 
 
 def open_for_append(path: Path) -> int:
@@ -95,7 +109,7 @@ def check_is_ours(fd: int, path: Path) -> os.stat_result:
     """Look at an open file.
 
     Raises:
-        LedgerRefusedError: It is no regular file, has further names, or has none any more.
+        LedgerRefusedError: It is no regular file, has further names, or is not at its path.
     """
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
@@ -103,7 +117,12 @@ def check_is_ours(fd: int, path: Path) -> os.stat_result:
     if status.st_nlink != 1:
         what = "was removed" if not status.st_nlink else f"has {status.st_nlink} names (hard links)"
         raise LedgerRefusedError(f"{path} {what}; nothing is written to it")
-    return status
+    with suppress(FileNotFoundError):
+        if os.path.samestat(status, path.lstat()):
+            return status
+    raise LedgerRefusedError(
+        f"{path} was moved away, or something else was moved there; nothing is written to it"
+    )
 
 
 def write_all(fd: int, data: bytes) -> None:
@@ -139,6 +158,19 @@ def write_file(path: Path, data: bytes, *, is_durable: bool = True) -> None:
         raise
     if is_durable:
         sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder with those above it, and bring their names to the disk.
+
+    Raises:
+        OSError: It cannot be created, or the disk failed.
+    """
+    missing = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    for one in missing:
+        with suppress(PermissionError):  # A folder may be writable and not readable.
+            sync_folder(one.parent)
 
 
 def sync_folder(folder: Path) -> None:

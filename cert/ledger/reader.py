@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 from cert.ledger.errors import LedgerError
+from cert.ledger.files import wait_for_lock
 from cert.ledger.line import MAX_LINE_BYTES
 
 if TYPE_CHECKING:
@@ -118,21 +119,24 @@ class FolderReader:
     a shared lock.
     """
 
-    def __init__(self, root: Path, *, is_locked: bool = False) -> None:
+    def __init__(
+        self, root: Path, *, is_locked: bool = False, lock_timeout_s: float = 60.0
+    ) -> None:
         """Look what is there.
 
         Args:
             root: The ledger's folder.
             is_locked: Whether the caller holds the ledger's lock already.
+            lock_timeout_s: How long a writer in the middle of a record is waited for.
 
         Raises:
-            LedgerError: There is no such folder, or it cannot be read.
+            LedgerError: There is no such folder, it cannot be read, or a writer does not let go.
         """
         self.root = root
         try:
             with closing(_Folder(root)) as folder:
                 if not is_locked:
-                    folder.lock_shared()
+                    folder.lock_shared(lock_timeout_s)
                 self.segments = list(self._segments())
                 self.checkpoints = list_checkpoints(root)
         except OSError as error:
@@ -192,12 +196,13 @@ class _Folder:
     """The ledger's folder, open for its lock."""
 
     def __init__(self, root: Path) -> None:
+        self._root = root
         self._fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    def lock_shared(self) -> None:
+    def lock_shared(self, timeout_s: float) -> None:
         """Wait for a writer in the middle of a record; where there are no locks, go without."""
         with suppress(OSError):
-            fcntl.flock(self._fd, fcntl.LOCK_SH)
+            wait_for_lock(self._fd, fcntl.LOCK_SH, self._root, timeout_s)
 
     def close(self) -> None:
         os.close(self._fd)

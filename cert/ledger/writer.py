@@ -114,6 +114,12 @@ class Writer:
                 hint="check the disk, then run `cert verify`; nothing more is written until then",
             )
 
+    def _stop_if_disk_failed(self, error: OSError) -> None:
+        """Don't ask again: a folder's second sync may succeed and say nothing about the first."""
+        if error.errno == errno.EIO:
+            self._broken = f"{self.end.folder}: {error.strerror}"
+            self.check()
+
     def read_on(self) -> None:
         """Take over what others appended, and repair what they left incomplete.
 
@@ -123,6 +129,7 @@ class Writer:
         try:
             recovered = self.end.read_on()
         except OSError as error:
+            self._stop_if_disk_failed(error)
             raise LedgerError(
                 f"ledger {self.end.folder} cannot be read to its end: {error.strerror}",
                 hint="check the disk, then run `cert verify`",
@@ -172,6 +179,7 @@ class Writer:
             os.ftruncate(self.end.fd, self.end.offset)
         except OSError:
             self._broken = f"{self.end.path} could not be cut back after a failed write"
+            self.check()
         if error.errno in _FULL:
             raise LedgerFullError(
                 f"{self.end.path} cannot take the record: {error.strerror}; it was not recorded",
@@ -234,6 +242,7 @@ class Writer:
             try:
                 end.move_on()
             except OSError as error:
+                self._stop_if_disk_failed(error)
                 raise LedgerError(
                     f"{end.folder}: the next segment cannot be created: {error.strerror}",
                     hint="make room, or check the disk",
