@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cert.ledger.reader import segment_name
 from tests.faults.helpers import Place, needs
 
 if TYPE_CHECKING:
@@ -103,3 +104,12 @@ def test_locks_that_are_lost_on_the_way(place: Place) -> None:
     assert len(said.errors) == 3
     assert all("cannot be locked: No locks available" in one for one in said.errors)
     place.check_nothing_lost()
+
+
+def test_the_names_of_new_folders_are_synced_before_the_first_record(place: Place) -> None:
+    place.ledger = place.root / "a" / "b" / "ledger"
+    log = place.root / "log"
+    assert place.write("--records", 1, before=failing("fsync", "EIO", 10_000, log)) == 0
+    before, _, _ = log.read_text().partition(segment_name(0))
+    for folder in ("", "/a", "/a/b"):
+        assert f"<{place.root}{folder}>) = 0" in before
