@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cert_cli.errors import run_command
+from cert_cli import arguments as flags  # noqa: TC001 - Typer reads the annotations
+from cert_cli.errors import report, run_command
 from cert_cli.exit_codes import ExitCode
 from cert_cli.texts import epilog
 
 if TYPE_CHECKING:
+    from cert.evidence.bundle import Bundle
     from cert_cli.interrupts import Interrupts
 
 EPILOG = epilog(
@@ -23,12 +25,7 @@ EPILOG = epilog(
 
 
 def bundle(
-    ledger: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="LEDGER", show_default=False, help="Its folder, instead of the configured one."
-        ),
-    ] = None,
+    ledger: flags.LedgerArgument = None,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", show_default=False, help="The .zip.")
@@ -39,24 +36,51 @@ def bundle(
             "--with-content", help="Also pack the texts behind commitments (content.sqlite)."
         ),
     ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            show_default=False,
-            help="Settings, instead of ./cert.yaml or pyproject.toml.",
-        ),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    config: flags.ConfigOption = None,
+    debug: flags.DebugOption = False,
 ) -> None:
     """Pack the ledger, its checkpoints, policies, public key and a verifier into one file.
 
     README.txt inside says to an auditor what it is, what it shows and what not, and how to check
-    it without installing anything. The same ledger gives the same bytes.
+    it without installing anything. The same ledger gives the same bytes. Send the key's
+    fingerprint, which this prints, by another way.
     """
 
     def body(_: Interrupts) -> ExitCode:
-        raise NotImplementedError((ledger, output, with_content, config))
+        from cert.evidence.bundle import write_bundle  # noqa: PLC0415 - not for --help
+        from cert_cli.settings import find_ledger, load_settings  # noqa: PLC0415 - the same
+        from cert_cli.stdout import print_text  # noqa: PLC0415 - the same
+
+        folder = find_ledger(ledger, load_settings(config))
+        written = write_bundle(folder, output, with_content=with_content)
+        print_text(_describe(written, output))
+        return _warn(written)
 
     run_command(body, debug=debug)
+
+
+def _describe(written: Bundle, output: Path) -> str:
+    found = written.report
+    return (
+        f"{output}: {found.records} records, {found.state}, {written.packed.size_bytes} bytes\n"
+        f"sha256 of the file       {written.packed.sha256}\n"
+        f"fingerprint of the key   {written.key.fingerprint}\n"
+    )
+
+
+def _warn(written: Bundle) -> ExitCode:
+    from cert.ledger.findings import State  # noqa: PLC0415 - not for --help
+
+    found = written.report
+    if found.state is State.UNSEALED:
+        report(
+            "warning: no checkpoint covers the last records",
+            hint="cert ledger head seals them, where the key is; then pack again",
+        )
+    elif found.state is not State.UNANCHORED:
+        report(
+            f"error: the ledger is {found.state}; it was packed as it is",
+            hint="`cert verify` says what is wrong",
+        )
+        return ExitCode.INTEGRITY
+    return ExitCode.PASS

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - Typer reads the annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cert_cli.errors import run_command
+from cert_cli import arguments as flags  # noqa: TC001 - Typer reads the annotations
+from cert_cli.errors import report, run_command
 from cert_cli.exit_codes import ExitCode
 from cert_cli.texts import epilog
 
@@ -33,22 +33,10 @@ def erase(  # noqa: PLR0913 - one parameter a flag
     no_input: Annotated[
         bool, typer.Option("--no-input", help="Never wait for an answer; needs --yes.")
     ] = False,
-    ledger: Annotated[
-        str | None,
-        typer.Option(
-            "--ledger", metavar="DIR", show_default=False, help="Instead of the configured one."
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            metavar="FILE",
-            show_default=False,
-            help="Settings, instead of ./cert.yaml or pyproject.toml.",
-        ),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    ledger: flags.LedgerOption = None,
+    keys: flags.KeysOption = None,
+    config: flags.ConfigOption = None,
+    debug: flags.DebugOption = False,
 ) -> None:
     """Erase a record's prompt and output for good; the record and its numbers stay.
 
@@ -57,6 +45,25 @@ def erase(  # noqa: PLR0913 - one parameter a flag
     """
 
     def body(_: Interrupts) -> ExitCode:
-        raise NotImplementedError((record_id, reason, yes, no_input, ledger, config))
+        from cert.ledger.appender import open_ledger  # noqa: PLC0415 - not for --help
+        from cert.ledger.erase import erase as erase_content  # noqa: PLC0415 - the same
+        from cert.ledger.key_source import keys_of  # noqa: PLC0415 - the same
+        from cert_cli.confirmation import check_reason, confirm  # noqa: PLC0415 - the same
+        from cert_cli.settings import find_ledger, load_settings  # noqa: PLC0415 - the same
+        from cert_cli.stdout import print_text  # noqa: PLC0415 - the same
+
+        words = check_reason(reason)
+        settings = load_settings(config, keys=keys)
+        folder = find_ledger(ledger, settings)
+        confirm(
+            f"The content of record {record_id} in {folder} will be erased.",
+            yes=yes,
+            no_input=no_input,
+        )
+        with open_ledger(folder, keys_of(settings)) as opened:
+            seqs = erase_content(opened, record_id, words)
+        report("note: backups, and bundles made with --with-content, still hold the content")
+        numbers = ", ".join(map(str, seqs))
+        return print_text(f"erased the content of record {numbers} ({record_id})\n")
 
     run_command(body, debug=debug)

@@ -38,6 +38,8 @@ def test_the_full_wheel_holds_every_file_of_the_packages_and_the_policies(
     for path in (ROOT / "configs").rglob("*"):
         if path.is_file():
             expected[f"cert/_configs/{path.relative_to(ROOT / 'configs')}"] = path
+    for name in ("record-format.md", "verifier/cert_verify.py"):
+        expected[f"cert/_docs/{name}"] = ROOT / "docs" / name
     assert full_wheel.files == {name: path.read_bytes() for name, path in expected.items()}
     assert {
         "cert/py.typed",
@@ -87,7 +89,8 @@ def test_the_full_wheel_depends_on_the_core_and_its_local_extra(
 
 def test_the_extras_mean_the_same_in_both(full_wheel: Wheel, core_wheel: Wheel) -> None:
     full, core = (set(w.metadata.get_all("Provides-Extra") or []) for w in (full_wheel, core_wheel))
-    expected = {"local", "quantize", "parquet", "coordination", "serve", "ray", "vllm", "all"}
+    expected = {"local", "quantize", "parquet", "timestamp", "coordination", "serve", "ray", "vllm"}
+    expected.add("all")
     assert core == expected
     assert full == expected | {"dev"}
     local = of_extra(core_wheel, "local")
