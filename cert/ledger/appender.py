@@ -58,25 +58,29 @@ class _Ticket:
     is_done: bool = False
 
 
+@dataclass(slots=True)
+class _Queue:
+    """Callers of one process; the one that holds the mutex serves all that wait."""
+
+    mutex: threading.Lock = field(default_factory=threading.Lock)
+    tickets: deque[_Ticket] = field(default_factory=deque)
+
+
 class Ledger:
     """A ledger that is open for appending."""
 
     def __init__(self, folder: Path, keys: Keys, *, origin: str, limits: Limits) -> None:
         """See `open_ledger`."""
         self.folder = folder
-        self._timeout_s = limits.lock_timeout_s
-        self._tickets: deque[_Ticket] = deque()
-        self._mutex = threading.Lock()
+        self._keys = keys
+        self._limits = limits
+        self._queues: dict[int, _Queue] = {}
         self._pid = os.getpid()
         self._is_open = True
         self._lock = FolderLock(folder)
         try:
-            with self._lock.held(self._timeout_s):
-                end, recovered = _find_or_begin(folder, keys, origin)
-                self._writer = Writer(end, keys, limits)
-                self._writer.take_repair(recovered)
-                for missing in build_missing(folder):
-                    self._writer.take_repair(missing)
+            with self._lock.held(limits.lock_timeout_s):
+                self._writer = self._begin_at(*_find_or_begin(folder, keys, origin))
         except BaseException:
             self._lock.close()
             raise
@@ -120,12 +124,12 @@ class Ledger:
         """
         for body in bodies:
             check_body(body)
-        self._look_for_fork()
         ticket = _Ticket(bodies, is_durable)
-        self._tickets.append(ticket)
-        with self._mutex:
+        queue = self._queue
+        queue.tickets.append(ticket)
+        with queue.mutex:
             if not ticket.is_done:
-                self._commit()
+                self._commit(queue.tickets)
         if ticket.error is not None:
             raise ticket.error
         return ticket.entries
@@ -136,8 +140,7 @@ class Ledger:
         Raises:
             LedgerBrokenError: The disk failed.
         """
-        self._look_for_fork()
-        with self._mutex:
+        with self._queue.mutex:
             self._writer.sync()
 
     def seal(self) -> SignedCheckpoint:
@@ -168,15 +171,14 @@ class Ledger:
         Raises:
             LedgerError: The last records could not be sealed; they are there all the same.
         """
-        if os.getpid() != self._pid:
-            self._mutex = threading.Lock()  # Nothing was written since the fork: nothing to seal.
-        with self._mutex:
+        with self._queue.mutex:
             if not self._is_open:
                 return
             self._is_open = False
             try:
+                # A child that wrote nothing since the fork has nothing to seal.
                 if not self._writer.is_broken and os.getpid() == self._pid:
-                    with self._lock.held(self._timeout_s):
+                    with self._lock.held(self._limits.lock_timeout_s):
                         self._writer.read_on()
                         self._writer.seal()
             finally:
@@ -196,17 +198,16 @@ class Ledger:
 
     @contextmanager
     def _held(self) -> Iterator[Writer]:
-        self._look_for_fork()
-        with self._mutex:
-            self._check_open()
-            with self._lock.held(self._timeout_s):
-                yield self._writer
+        with self._queue.mutex:
+            writer = self._current()
+            with self._lock.held(self._limits.lock_timeout_s):
+                yield writer
 
-    def _commit(self) -> None:
+    def _commit(self, waiting: deque[_Ticket]) -> None:
         """Append everything that waits; the mutex is held."""
         tickets: list[_Ticket] = []
-        while self._tickets:
-            tickets.append(self._tickets.popleft())
+        while waiting:
+            tickets.append(waiting.popleft())
         error: Exception = LedgerBrokenError(
             "appending was interrupted; whether the records are there is not known"
         )
@@ -220,9 +221,8 @@ class Ledger:
                 one.error = None if one.entries or not one.bodies else error
 
     def _write(self, tickets: Sequence[_Ticket]) -> None:
-        writer = self._writer
-        self._check_open()
-        with self._lock.held(self._timeout_s):
+        writer = self._current()
+        with self._lock.held(self._limits.lock_timeout_s):
             writer.read_on()
             writer.close_segment_if_due()
             entries = iter(writer.append([body for one in tickets for body in one.bodies]))
@@ -232,28 +232,53 @@ class Ledger:
                 one.entries = [next(entries) for _ in one.bodies]
             writer.seal_if_due()
 
-    def _check_open(self) -> None:
-        """See that there is something to write to; the mutex is held."""
+    @property
+    def _queue(self) -> _Queue:
+        """This process's: what a forked parent's threads held or waited for is theirs."""
+        return self._queues.setdefault(os.getpid(), _Queue())
+
+    def _current(self) -> Writer:
+        """What there is to write with; the mutex is held."""
         if not self._is_open:
             raise LedgerError(f"ledger {self.folder} is closed")
         self._writer.check()
+        if self._pid != os.getpid():
+            self._reopen()
+        return self._writer
 
-    def _look_for_fork(self) -> None:
-        """After a fork, go on with locks and descriptors of one's own."""
-        if self._pid == os.getpid() or not self._is_open:
-            return
-        self._mutex = threading.Lock()
-        self._tickets.clear()
+    def _reopen(self) -> None:
+        """After a fork, go on with a lock, a descriptor and an end of one's own.
+
+        The end is found anew: another thread of the parent may have been at it.
+        """
         try:
             lock = FolderLock(self.folder)
-            self._writer.end.reopen()
         except OSError as error:
             raise LedgerError(
                 f"ledger {self.folder} cannot be opened after a fork: {error.strerror}",
                 hint="it was there before; see whether somebody moved or removed it",
             ) from error
+        try:
+            with lock.held(self._limits.lock_timeout_s):
+                writer = self._begin_at(*find_end(self.folder))
+        except BaseException:
+            lock.close()
+            raise
+        os.close(self._writer.end.fd)
         self._lock.close()
-        self._lock, self._pid = lock, os.getpid()
+        self._lock, self._writer, self._pid = lock, writer, os.getpid()
+
+    def _begin_at(self, end: End, recovered: bytes | None) -> Writer:
+        """Finish what others left; the ledger's lock is held."""
+        try:
+            writer = Writer(end, self._keys, self._limits)
+            writer.take_repair(recovered)
+            for missing in build_missing(self.folder):
+                writer.take_repair(missing)
+        except BaseException:
+            os.close(end.fd)
+            raise
+        return writer
 
 
 _OURS: Final = frozenset({SEGMENTS, CHECKPOINTS, TAIL, RUNS, CONTENT})

@@ -132,12 +132,6 @@ class End:
         os.close(self.fd)
         self.segment, self.fd, self.offset = self.tree.size, fd, 0
 
-    def reopen(self) -> None:
-        """Open the segment anew; locks and descriptors of a forked parent stay the parent's."""
-        fd = open_for_append(self.path)
-        os.close(self.fd)
-        self.fd = fd
-
     def read_on(self) -> bytes | None:
         """Take over what others appended; the ledger's lock is held.
 

@@ -31,6 +31,7 @@ from tests.ledger.ledgers import (
     make,
     mth,
     note_of,
+    open_files,
     path_of,
     private,
     raw,
@@ -519,7 +520,7 @@ def test_a_forked_child_writes_with_descriptors_of_its_own(tmp_path: Path) -> No
         ledger.sync()
         ledger.close()
 
-    with ledger._mutex:
+    with ledger._queue.mutex:
         assert in_child(child) == 0
     assert ledger.append([body(3)])[0].seq == 3
     ledger.close()
@@ -527,11 +528,64 @@ def test_a_forked_child_writes_with_descriptors_of_its_own(tmp_path: Path) -> No
     assert sizes(folder) == [3, 4]
 
 
+def test_threads_of_a_forked_child_lose_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    ledger = begin(folder)
+
+    def child() -> None:
+        seqs: list[int] = []
+        run_all([lambda: seqs.extend(one.seq for one in ledger.append([body(1)]))] * 8)
+        assert sorted(seqs) == list(range(1, 9))
+        ledger.close()
+
+    with ledger._queue.mutex:
+        assert in_child(child) == 0
+    ledger.close()
+    assert len(check_chain(folder)) == 9
+    assert state_of(folder) is State.UNANCHORED
+
+
+def test_a_child_does_not_trust_what_a_thread_of_the_parent_was_at(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    ledger = begin(folder)
+    ledger.append([body(1)])
+    # As a fork finds it while another thread extends the tree.
+    ledger._writer.end.tree.size += 1
+    ledger._writer.end.last_leaf = bytes(32)
+    ledger._pid = -1
+    files = len(open_files())
+    assert ledger.append([body(2)])[0].seq == 2
+    assert len(open_files()) == files
+    ledger.close()
+    assert state_of(folder) is State.UNANCHORED
+
+
+def test_a_child_that_cannot_go_on_says_so_each_time(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    ledger = begin(folder)
+    ledger._pid = -1
+    files = open_files()
+    segment = folder / "segments" / "000000000000.jsonl"
+    data = segment.read_bytes()
+    segment.write_bytes(b"")
+    for _ in range(2):
+        with pytest.raises(LedgerRefusedError, match="there is no record at all"):
+            ledger.append([body(1)])
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(LedgerError, match="cannot be opened after a fork: No such file"):
+        ledger.seal()
+    assert open_files() == files
+    (tmp_path / "moved").rename(folder)
+    segment.write_bytes(data)
+    assert ledger.append([body(1)])[0].seq == 1
+    ledger.close()
+
+
 def test_a_forked_child_that_wrote_nothing_seals_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     ledger = begin(folder)
     ledger.append([body(1)])
-    with ledger._mutex, ledger._lock.held(1):
+    with ledger._queue.mutex, ledger._lock.held(1):
         assert in_child(ledger.close) == 0
         # The parent's lock is the parent's still.
         fd = os.open(folder, os.O_RDONLY)
@@ -721,10 +775,10 @@ def test_whoever_waited_with_an_interrupted_one_is_told(
     threads = [threading.Thread(target=append, args=(number,)) for number in range(3)]
     with monkeypatch.context() as patch:
         patch.setattr(writer_module, "write_all", interrupted)
-        with ledger._mutex:
+        with ledger._queue.mutex:
             for thread in threads:
                 thread.start()
-            while len(ledger._tickets) < len(threads):
+            while len(ledger._queue.tickets) < len(threads):
                 time.sleep(0.001)
         for thread in threads:
             thread.join(10)

@@ -461,18 +461,6 @@ def test_a_segment_that_is_gone_or_replaced_is_refused(tmp_path: Path) -> None:
             end.read_on()
 
 
-def test_a_reopened_end_is_the_same(tmp_path: Path) -> None:
-    made = make(4)
-    folder = made.write(tmp_path / "ledger")
-    with found(folder) as (end, _):
-        end.reopen()
-        made.grow(1)
-        with segment(folder).open("ab") as file:
-            file.write(made.lines[-1] + b"\n")
-        assert end.read_on() is None
-        assert end.tree.size == 5
-
-
 def test_where_nothing_can_be_set_aside_nothing_is_cut_off(tmp_path: Path) -> None:
     folder = make(4).write(tmp_path / "ledger")
     with segment(folder).open("ab") as file:
