@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 16_777_216
 MAX_NOTE_BYTES = 65_536
-MAX_PRUNED_BYTES = 67_108_864  # of pruned.json; the page sets no limit, memory does
+MAX_SIDE_BYTES = 67_108_864  # of pruned.json, tail.json; the page sets no limit, memory does
 MAX_INTEGER = 2**53 - 1
 MAX_FINDINGS = 1000  # that are listed; every one counts
 MAX_ZIP_RATIO = 200  # JSON lines shrink to a tenth or so; deflate's limit is about 1000
@@ -278,19 +278,17 @@ def parse_canonical(data: bytes) -> dict[str, Any]:
     return value
 
 
-def parse_record(line: Line) -> dict[str, Any]:
-    """The canonical object of section 2 in a line; BadError otherwise."""
-    if line.data is None or line.seq is None:
-        raise BadError("the line does not begin as a record does, or is too long")
-    record = parse_canonical(line.data)
+def check_keys(record: dict[str, Any]) -> None:
+    """Section 2, of the keys of the top level; BadError if one begins otherwise."""
     if not all("a" <= key[:1] <= "z" for key in record if key not in ("_prev", "_seq")):
         raise BadError("a key of the top level does not begin with a lower-case letter")
-    return record
 
 
 # ---- Sections 3 and 4: genesis and keys ----------------------------------------------------------
 
+CONTROL = re.compile(START.pattern[: -len(b"[a-z]")] + b'clock":')
 NOTABLE = re.compile(rb'"kind":"(?:genesis|key|erased|pruned|recovered)"')
+LINEAGE = re.compile(rb'"kind":"(?:genesis|key)"')
 ORIGIN = re.compile(r"[!-*,-~]{1,255}")
 
 
@@ -302,11 +300,18 @@ def signed(key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
+def is_control(line: Line) -> bool:
+    """Whether a line can be a control record (section 3)."""
+    data = line.data or b""
+    return bool(CONTROL.match(data) and NOTABLE.search(data))
+
+
 def read_genesis(line: Line) -> tuple[str, bytes]:
     """The origin and the key that a genesis names (6.1); BadError otherwise."""
-    record = parse_record(line)
+    record = parse_canonical(line.data or b"")
     ledger = record.get("ledger")
-    if record.get("kind") != "genesis" or line.seq != 0 or not isinstance(ledger, dict):
+    is_genesis = is_control(line) and record.get("kind") == "genesis" and line.seq == 0
+    if not is_genesis or not isinstance(ledger, dict):
         raise BadError("the first record is not a genesis")
     try:
         origin, key = str(ledger["origin"]), unbase64(ledger["public_key"], 32)
@@ -478,18 +483,17 @@ def parse_note(data: bytes) -> Note:
         raise BadError("not a signed checkpoint: not UTF-8, or not canonical base64") from error
 
 
-def check_signatures(note: Note, origin: str, keys: list[bytes]) -> None:
-    """That one of the keys signed a note, and that no line of theirs is bad; BadError otherwise."""
+def check_signature(note: Note, origin: str, key: bytes) -> None:
+    """That a key signed a note, and that no line in its name is bad; BadError otherwise."""
     if note.origin != origin:
         raise BadError(f"expected the origin {origin!r}, found {note.origin!r}")
+    key_id = sha256(origin.encode(), b"\n\x01", key)[:4]
     found = False
-    for key in keys:
-        key_id = sha256(origin.encode(), b"\n\x01", key)[:4]
-        for name, signature in note.signatures:
-            if name == origin and signature[:4] == key_id:
-                found = True
-                if not signed(key, signature[4:], note.text):
-                    raise BadError("a signature of the expected key does not verify")
+    for name, signature in note.signatures:
+        if name == origin and signature[:4] == key_id:
+            found = True
+            if not signed(key, signature[4:], note.text):
+                raise BadError("a signature of the expected key does not verify")
     if not found:
         raise BadError("not signed by the expected key")
 
@@ -609,7 +613,7 @@ class Chain:
         before = self.before
         if before is not None and not self.report.has(before.place.line, before.place.line):
             try:
-                parse_record(before)
+                parse_canonical(before.data or b"")
             except BadError as error:
                 self.report.add("invalid", "canonical", str(error), before.place)
                 return
@@ -635,16 +639,21 @@ class Chain:
                 self.lineage.start(line)
             except BadError as error:
                 report.add("invalid", "genesis", str(error), place)
-        if self.deep is None and not NOTABLE.search(line.data or b""):
+        control = is_control(line)
+        if self.deep is None and not control:
             return
         try:
-            record = parse_record(line)
+            record = parse_canonical(line.data or b"")
+            if self.deep is not None:
+                check_keys(record)
         except BadError as error:  # a finding of --deep; else D sees it where a link broke
             if self.deep is not None:
                 self.deep.report.add("invalid", "canonical", str(error), place)
+            if control and place.line != 1 and LINEAGE.search(line.data or b""):
+                report.add("invalid", "canonical", f"a control record: {error}", place)
             return
-        kind = record.get("kind")
-        if kind == "genesis" and place.line != 1:
+        kind = record.get("kind") if control else None
+        if kind == "genesis" and line.seq != 0:
             report.add("invalid", "genesis", "a genesis that is not record 0", place)
         elif kind == "key" and self.lineage.origin and not self.gaps:
             try:
@@ -733,43 +742,63 @@ def read_note(files: Folder, name: str, lineage: Lineage) -> Note:
     note = parse_note(data)
     if note.size == 0 or note.size != int(name.removesuffix(".note")):
         raise BadError(f"the checkpoint {name} states the size {note.size}")
-    check_signatures(note, lineage.origin, [lineage.at(note.size)])
+    check_signature(note, lineage.origin, lineage.at(note.size))
     return note
+
+
+class Kept(NamedTuple):
+    """A line of the removed part that is still there, and how it is proven."""
+
+    leaf: bytes
+    seq: int
+    size: int  # of the checkpoint's tree
+    proof: list[bytes]
+
+
+def read_kept(kept: list[Any], size: int, lineage: Lineage) -> list[Kept]:
+    """The kept lines of section 8, in order, the genesis first; BadError otherwise."""
+    proven: list[Kept] = []
+    last = -1
+    for one in kept:
+        seq, tree_size = one["seq"], one["size"]
+        if len(one) != 4 or type(seq) is not int or type(tree_size) is not int:
+            raise BadError("a kept line has not the members that it should have")
+        line = one_line(one["line"].encode(), seq + 1)
+        if line.seq != seq or not last < seq < tree_size <= size:
+            raise BadError("a kept line is out of order, or not the record that it should be")
+        last = seq
+        if not proven:
+            lineage.start(line)
+        elif is_control(line) and LINEAGE.search(line.data or b""):
+            record = parse_canonical(line.data or b"")
+            if record.get("kind") == "genesis":
+                raise BadError("a second genesis")
+            if record.get("kind") == "key":
+                lineage.pass_on(line, record)
+        proven.append(Kept(line.leaf, seq, tree_size, [unhex(step) for step in one["proof"]]))
+    if not proven:
+        raise BadError("pruned.json keeps no genesis")
+    return proven
 
 
 def read_pruned(files: Folder, data: bytes, chain: Chain) -> None:
     """Section 8: let the chain go on after the part that was removed; BadError otherwise."""
-    if len(data) > MAX_PRUNED_BYTES:
-        raise BadError(f"pruned.json has more than {MAX_PRUNED_BYTES} bytes")
+    if len(data) > MAX_SIDE_BYTES:
+        raise BadError(f"pruned.json has more than {MAX_SIDE_BYTES} bytes")
     value = parse_canonical(data)
     try:
         size, kept = value["size"], value["kept"]
         frontier, last_leaf = [unhex(one) for one in value["frontier"]], unhex(value["last_leaf"])
-        if len(value) != 4 or not isinstance(size, int) or size < 1 or not isinstance(kept, list):
+        if len(value) != 4 or type(size) is not int or size < 1 or not isinstance(kept, list):
             raise BadError("pruned.json has not the members that it should have")
         if len(frontier) != bin(size).count("1"):  # noqa: FURB161 (bit_count is of 3.10)
             raise BadError("the frontier has not one root for each full subtree")
-        proven: list[tuple[bytes, int, int, list[bytes]]] = []
-        last = -1
-        for one in kept:
-            seq, tree_size = one["seq"], one["size"]
-            line = one_line(one["line"].encode(), seq + 1)
-            record = parse_record(line)
-            if len(one) != 4 or line.seq != seq or not last < seq < tree_size <= size:
-                raise BadError("a kept line is out of order, or not the record that it should be")
-            last = seq
-            if not proven:
-                chain.lineage.start(line)
-            elif record.get("kind") == "key":
-                chain.lineage.pass_on(line, record)
-            elif record.get("kind") == "genesis":
-                raise BadError("a second genesis")
-            proven.append((line.leaf, seq, tree_size, [unhex(step) for step in one["proof"]]))
+        proven = read_kept(kept, size, chain.lineage)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadError(f"pruned.json is malformed: {error!r}"[:200]) from error
-    if not proven:
-        raise BadError("pruned.json keeps no genesis")
-    roots = {n: read_note(files, f"{n:012d}.note", chain.lineage).root for _, _, n, _ in proven}
+    roots = {
+        one: read_note(files, f"{one:012d}.note", chain.lineage).root for _, _, one, _ in proven
+    }
     for leaf, seq, tree_size, proof in proven:
         check_inclusion(leaf, seq, tree_size, proof, roots[tree_size])
     chain.tree = Tree(size, frontier)
@@ -781,36 +810,41 @@ def read_pruned(files: Folder, data: bytes, chain: Chain) -> None:
 def read_tail(files: Folder, roots: dict[int, bytes]) -> tuple[int, bytes] | None:
     """Section 5: the size and last leaf of tail.json, if a signed checkpoint bears them out."""
     try:
-        value = json.loads(files.read("tail.json", MAX_NOTE_BYTES) or b"")
+        value = json.loads((files.read("tail.json", MAX_SIDE_BYTES) or b"").decode("utf-8"))
         size, leaf = value["size"], unhex(value["last_leaf"])
         proof = [unhex(one) for one in value["proof"]]
+        if type(size) is not int:
+            return None
         check_inclusion(leaf, size - 1, size, proof, roots[size])
     except (BadError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return size, leaf
 
 
-def listed(files: Folder, folder: str, name: str) -> list[tuple[int, str]]:
-    """The files of a folder that are named by a number, in its order."""
-    matches = [re.fullmatch(name, one) for one in files.names(folder)]
-    return sorted((int(one[1]), one[0]) for one in matches if one)
+def listed(files: Folder, folder: str, suffix: str) -> list[tuple[int, str]]:
+    """The files of a folder that are named by a number as section 1 says, in its order."""
+    matches = [re.fullmatch(rf"([0-9]{{12,16}})\.{suffix}", one) for one in files.names(folder)]
+    found = sorted((int(one[1]), one[0]) for one in matches if one)
+    return [(number, name) for number, name in found if name == f"{number:012d}.{suffix}"]
 
 
 def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | None) -> Report:
     """Section 6 for a folder or a bundle."""
     report = Report()
-    notes = listed(files, "checkpoints", r"([0-9]+)\.note")
-    segments = [name for _, name in listed(files, "segments", r"([0-9]{12,})\.jsonl")]
+    notes = listed(files, "checkpoints", "note")
+    segments = [name for _, name in listed(files, "segments", "jsonl")]
     sizes = {size for size, _ in notes} | ({head.size} if head else set())
     chain = Chain(report, sizes, deep)
 
     # Section 8: what was removed.
-    pruned = files.read("pruned.json", MAX_PRUNED_BYTES)
+    pruned = files.read("pruned.json", MAX_SIDE_BYTES)
     if pruned is not None:
         try:
             read_pruned(files, pruned, chain)
         except BadError as error:  # nothing that follows could be trusted
             report.add("invalid", "pruned", f"{error}; what follows was not checked", chain.end)
+            if head is not None:
+                check_head(head, [key])
             return report
         report.pruned = chain.tree.size
         chain.good, chain.end = [report.pruned], Place(report.pruned + 1, None, 0)
@@ -831,15 +865,14 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
     report.size, report.root = chain.tree.size, chain.tree.root()
     if report.size == 0:
         report.add("invalid", "genesis", "there is no record", chain.end)
-    if not chain.lineage.origin:  # then no signature has a meaning, and line 1 is at fault already
+    if chain.lineage.origin:
+        judge_checkpoints(files, chain, notes)
+        check_pinned(chain, key)
+        check_sealed(chain)
+    else:  # then no signature has a meaning, and line 1 is at fault already
         chain.decide(None)
-        return report
-
-    judge_checkpoints(files, chain, notes)
-    check_pinned(chain, key)
     if head is not None:
-        judge_head(chain, head)
-    check_sealed(chain)
+        judge_head(chain, key, head)
     return report
 
 
@@ -857,12 +890,12 @@ def judge_checkpoints(files: Folder, chain: Chain, notes: list[tuple[int, str]])
     chain.decide(chain.tail[1] if chain.tail and chain.tail[0] == report.size else None)
     for size, root, fault in checked:
         mark = chain.marks.get(size)  # None in a part that was removed
-        if size > report.size:
-            message = f"checkpoint {size} was signed, but there are {report.size} records"
-            report.add("invalid", "checkpoint", message, chain.end)
-        elif root is None:
+        if root is None:
             place = mark.last if mark else Place(max(size, 1), None, 0)
             report.add("invalid", "checkpoint", f"checkpoint {size}: {fault}", place)
+        elif size > report.size:
+            message = f"checkpoint {size} was signed, but there are {report.size} records"
+            report.add("invalid", "checkpoint", message, chain.end)
         elif mark is None or root == mark.root:
             chain.good.append(size)
         else:
@@ -890,23 +923,36 @@ def differ(chain: Chain, state: str, code: str, message: str, good: int, size: i
     chain.report.add(state, code, message, place)
 
 
-def judge_head(chain: Chain, head: Note) -> None:
+def check_head(head: Note, keys: list[bytes]) -> None:
+    """6.5: a good signature of one of these keys; UseError otherwise."""
+    for key in keys:
+        try:
+            check_signature(head, head.origin, key)
+        except BadError:
+            continue
+        return
+    raise UseError("the head is signed neither by the pinned key nor by another of this ledger's")
+
+
+def judge_head(chain: Chain, key: bytes, head: Note) -> None:
     """6.5: the head that was kept elsewhere."""
     report = chain.report
-    try:
-        check_signatures(head, chain.lineage.origin, chain.lineage.all())
-        root = chain.roots[head.size] if head.size <= report.pruned else None
-    except (BadError, KeyError) as error:  # KeyError: in the removed part, without a checkpoint
-        message = f"the head cannot be compared with this ledger: {error}"
-        if "invalid" not in report.first:
-            raise UseError(message) from error
-        report.add(None, "head", message)
+    check_head(head, [key, *chain.lineage.all()])
+    if not chain.lineage.origin:  # then line 1 is at fault already
         return
+    if head.origin != chain.lineage.origin:
+        message = f"the head is of {head.origin!r}, and this ledger is {chain.lineage.origin!r}"
+        place = chain.starts.get(0, Place(1, None, 0))
+        report.add("invalid", "head", message, place)
+        return
+    root = chain.roots.get(head.size)
+    if head.size <= report.pruned and root is None:
+        raise UseError("the head is of a removed part, where nothing is left to compare it with")
     report.anchored = True
     if head.size > report.size:
         message = f"the head covers {head.size} records, and {report.size} are here"
         report.add("rolled-back", "head", message, chain.end)
-    elif head.root != (root or chain.marks[head.size].root):
+    elif head.root != (chain.marks[head.size].root if head.size > report.pruned else root):
         good = max([size for size in chain.good if size < head.size], default=0)
         message = f"the first {head.size} records are not those of the head"
         differ(chain, "rolled-back", "head", message, good, head.size)
@@ -952,7 +998,7 @@ def verify_plain(source: BinaryIO, key: bytes, head: Note | None, deep: Deep | N
         report.root = chain.tree.root()
     if head is not None and report.root is not None:
         check_pinned(chain, key)
-        judge_head(chain, head)
+        judge_head(chain, key, head)
         if report.anchored and "rolled-back" not in report.first:
             report.sealed = head.size
     elif head is not None and "invalid" not in report.first:
@@ -987,10 +1033,10 @@ def verify_proof(text: bytes, key: bytes) -> bytes:
     except ValueError as error:
         raise BadError("a malformed proof: not canonical base64") from error
     line = one_line(data, 1)
-    parse_record(line)
+    check_keys(parse_canonical(data))
     if line.seq != int(index):
         raise BadError(f"the proof is for index {index}, and the record states {line.seq}")
-    check_signatures(note, note.origin, [key])
+    check_signature(note, note.origin, key)
     check_inclusion(line.leaf, int(index), note.size, hashes, note.root)
     return data
 
@@ -998,12 +1044,12 @@ def verify_proof(text: bytes, key: bytes) -> bytes:
 def verify_consistency(text: bytes, old: Note, key: bytes) -> tuple[Note, bool]:
     """That a checkpoint continues an old one; gives it, and whether the key signed the old."""
     (size,), hashes, new = split_proof(text, "old (0|[1-9][0-9]{0,15})")
-    check_signatures(new, new.origin, [key])
+    check_signature(new, new.origin, key)
     if int(size) != old.size or new.origin != old.origin:
         raise BadError("the proof is for another checkpoint than the old one")
     check_consistency(old, new, hashes)
     try:
-        check_signatures(old, old.origin, [key])
+        check_signature(old, old.origin, key)
     except BadError:
         return new, False
     return new, True
