@@ -10,6 +10,7 @@ import shutil
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from cert.core.errors import ConfigurationError
 from cert.ledger.checkpoint import MAX_NOTE_BYTES, parse_checkpoint
 from cert.ledger.claims import Claims, read_claims
-from cert.ledger.errors import LedgerError, ProofError
+from cert.ledger.errors import LedgerError, LedgerRefusedError, ProofError
 from cert.ledger.findings import State
 from cert.ledger.lineage import parse_genesis
 from cert.ledger.reader import CONTENT, FolderReader, read_blocks
@@ -33,12 +34,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cert.core.config import CERTConfig
+    from cert.ledger.content import ContentStore
     from cert.ledger.findings import Report
     from cert.ledger.reader import Reader
     from cert.ledger.verify import RecordCheck
     from cert_cli.token_check import TokenCheck
 
 _ZIP: Final = b"PK"
+_SQLITE_HEADER_BYTES: Final = 100
+_SQLITE_MODES: Final = slice(18, 20)
+_WAL: Final = 2
 _BROKEN: Final = frozenset({State.TORN, State.ROLLED_BACK, State.INVALID})
 
 
@@ -117,13 +122,13 @@ def verify(request: Request, settings: Callable[[], CERTConfig]) -> Verified:
             if request.path.is_dir():
                 reader = FolderReader(request.path)
                 pinned = _choose(request, reader, settings)
-                deep = _look_into(request, request.path, stack)
+                deep = _look_into(request, partial(_contents_beside, request.path, stack))
                 return _verify_ledger(request, "ledger", reader, pinned, deep, head, roots)
             file = stack.enter_context(_open(request.path))
             if file.read(len(_ZIP)) == _ZIP:
                 bundle = stack.enter_context(ZipReader(request.path))
                 pinned = _choose(request, bundle, settings)
-                deep = _look_into(request, _unpack_content(request, bundle, stack), stack)
+                deep = _look_into(request, partial(_contents_within, bundle, stack))
                 return _verify_ledger(request, "bundle", bundle, pinned, deep, head, roots)
             file.seek(0)
             return _verify_file(request, file, settings, head)
@@ -156,34 +161,61 @@ def _verify_ledger(  # noqa: PLR0913, PLR0917 - what one verification takes
     return Verified(request, kind, report, pinned, size, tokens)
 
 
-def _look_into(request: Request, folder: Path | None, stack: ExitStack) -> RecordCheck | None:
-    """What looks into records, with the contents in a folder if there are any."""
+def _look_into(
+    request: Request, open_store: Callable[[], ContentStore | None]
+) -> RecordCheck | None:
+    """What looks into records, with the contents that are there."""
     if not request.is_deep:
         return None
     from cert.evidence.content_check import ContentCheck  # noqa: PLC0415 - not for --fast
-    from cert.ledger.content import read_content  # noqa: PLC0415 - sqlite, the same
 
     try:
-        store = None if folder is None else read_content(folder)
-    except LedgerError as error:
+        return ContentCheck(open_store())
+    except LedgerRefusedError as error:
         return ContentCheck(None, fault=error.message)
-    if store is not None:
-        stack.enter_context(store)
-    return ContentCheck(store)
 
 
-def _unpack_content(request: Request, bundle: ZipReader, stack: ExitStack) -> Path | None:
-    """Write a bundle's contents into a folder of their own, since SQLite reads no stream.
+def _contents_beside(ledger: Path, stack: ExitStack) -> ContentStore | None:
+    """Contents of a ledger in a folder.
 
-    The folder is readable by this user alone, and gone at the end.
+    SQLite would write beside a file in WAL mode, which no ledger is written in: that is copied.
     """
-    packed = bundle.open_content() if request.is_deep else None
+    from cert.ledger.content import open_content, read_content  # noqa: PLC0415 - sqlite
+
+    path = ledger / CONTENT
+    if not _is_in_wal_mode(path):
+        store = read_content(ledger)
+        return None if store is None else stack.enter_context(store)
+    copy = _temporary_folder(stack)
+    for one in (path, path.with_name(f"{CONTENT}-wal")):
+        if one.is_file():
+            shutil.copyfile(one, copy / one.name)
+    return stack.enter_context(open_content(copy))
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False  # whoever reads it for good says what is wrong with it
+    with path.open("rb") as file:
+        return _WAL in file.read(_SQLITE_HEADER_BYTES)[_SQLITE_MODES]
+
+
+def _contents_within(bundle: ZipReader, stack: ExitStack) -> ContentStore | None:
+    """Contents of a ledger in a bundle; unpacked, since SQLite reads no stream."""
+    from cert.ledger.content import open_content  # noqa: PLC0415 - sqlite
+
+    packed = bundle.open_content()
     if packed is None:
         return None
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="cert-verify-")))
-    with packed, (folder / CONTENT).open("xb") as file:
+    copy = _temporary_folder(stack)
+    with packed, (copy / CONTENT).open("xb") as file:
         shutil.copyfileobj(packed, file)
-    return folder
+    return stack.enter_context(open_content(copy))
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    """A folder for this user alone, which is gone at the end."""
+    return Path(stack.enter_context(TemporaryDirectory(prefix="cert-verify-")))
 
 
 def _verify_file(

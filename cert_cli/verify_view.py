@@ -238,12 +238,10 @@ def _next(verified: Verified) -> str:
             strict = (
                 "--strict was given, so this counts as a failure. " if request.is_strict else ""
             )
-            if verified.head_size is None:
-                words = (
-                    f"{strict}Next: `cert ledger head > FILE` signs a checkpoint of all records, "
-                    "if its key is at hand, and writes the head to be kept elsewhere."
-                )
-            words = f"{strict}Next: `cert ledger head` signs a checkpoint, if its key is at hand."
+            words = (
+                f"{strict}Next: `cert ledger head > FILE` signs a checkpoint of all records, if "
+                "the ledger's key is at hand, and writes the head to be kept elsewhere."
+            )
         case State.TORN:
             words = (
                 "Next: ask whether a crash is known of. The next command that writes to the ledger "

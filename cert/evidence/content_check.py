@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cert.evidence.deep import DeepCheck
-from cert.ledger.errors import LedgerError
+from cert.ledger.errors import LedgerRefusedError
 from cert.ledger.findings import Problem
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ class ContentCheck:
         """Begin.
 
         Args:
-            store: The contents; None where there is no such file, or none that can be opened.
-            fault: Why it cannot be opened; None where it is open, or not there.
+            store: The contents; None where there is no such file, or what is there is none.
+            fault: Why it is none; None where it is open, or not there.
             is_part: Whether records may be missing, as in `DeepCheck`.
         """
         self._store = store
@@ -73,6 +73,6 @@ class ContentCheck:
             return _UNUSABLE
         try:
             return self._store.get(record_id)
-        except LedgerError as error:
+        except LedgerRefusedError as error:
             self._fault = error.message
             return _UNUSABLE
