@@ -26,6 +26,7 @@ from tests.ledger.ledgers import private
 
 if TYPE_CHECKING:
     from cert.ledger.findings import Report
+    from cert.ledger.writer import Keys
 
 SECOND_VERIFIER = Path(__file__).parents[2] / "docs" / "verifier" / "cert_verify.py"
 SIGNER = Signer(private("first"))
@@ -49,13 +50,15 @@ class Made:
     Attributes:
         folder: Where it is.
         ids: Record id by the number of its text.
+        keys: Where its key is.
     """
 
     folder: Path
     ids: dict[int, str] = field(default_factory=dict)
+    keys: Keys = KEYS
 
     def open(self) -> Ledger:
-        return open_ledger(self.folder, KEYS, origin="example.com/ledger", limits=LIMITS)
+        return open_ledger(self.folder, self.keys, origin="example.com/ledger", limits=LIMITS)
 
     def run(
         self, numbers: range, *, run_id: str, time: str, ends: bool = True, begins: bool = True
