@@ -1,5 +1,5 @@
 # Two commands from a fresh clone, with only Python >= 3.11 and make:
-#   make demo   create the environment, then generate, measure and judge one text
+#   make demo   create the environment, then generate, measure, judge, record and verify one text
 #   make test   the same environment, then every check that CI runs
 # Each creates what is missing; both can be run again, also after an interruption.
 
@@ -17,11 +17,17 @@ help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## create the environment and run the main job on the embedded model
-	@rm -f demo.jsonl
-	$(VENV)/bin/cert analyze --format human -o demo.jsonl "$(PROMPT)" \
+	@rm -rf demo
+	$(VENV)/bin/cert analyze --format human "$(PROMPT)" \
 		|| { code=$$?; [ $$code -eq 1 ] || [ $$code -eq 3 ]; } # verdicts, see cert exit-codes
-	@printf 'The audit record is one line of demo.jsonl (%s bytes). It begins:\n' $$(wc -c <demo.jsonl)
-	@cut -c1-420 demo.jsonl
+	$(VENV)/bin/cert verify
+	@printf '\nThe ledger is demo/ledger; the record of the text is its fourth line (%s bytes):\n' \
+		$$(sed -n 4p demo/ledger/segments/*.jsonl | wc -c)
+	@sed -n 4p demo/ledger/segments/*.jsonl | cut -c1-420
+
+# The demo's evidence and key stay in this folder.
+demo: export CERT_LEDGER := demo/ledger
+demo: export CERT_KEYS := demo/keys
 
 test: lint ## all checks: lint, then the whole test suite with branch coverage
 	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered
@@ -35,7 +41,7 @@ lint: $(READY) ## ruff, mypy and the floors' import contracts
 	$(VENV)/bin/lint-imports
 
 clean: ## remove the environment and every build product
-	rm -rf $(VENV) build dist demo.jsonl .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) build dist demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 
 # The stamp comes last, so an interrupted installation is simply done again.
