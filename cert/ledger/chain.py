@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from binascii import hexlify
 from dataclasses import dataclass
-from operator import add
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cert.ledger.canonical import CanonicalError, parse_canonical
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 _CONTROL: Final = b'"clock":'
 _SEQ: Final = b'","_seq":%d,"'
-_FORM_BYTES: Final = len(b'{"_prev":"')
+_FORM: Final = b'{"_prev":"'
+_FORM_BYTES: Final = len(_FORM)
+_SEQ_AT: Final = _FORM_BYTES + 2 * HASH_BYTES
+_FORM_OF: Final = itemgetter(slice(_FORM_BYTES))
+_LINK_OF: Final = itemgetter(slice(_FORM_BYTES, _SEQ_AT))
 _START: Final = hashlib.sha256(b"\x00")
 _SHOWN_BYTES: Final = 120
 
@@ -136,6 +140,10 @@ class Chain:
         if unsettled is not None:
             self._settle(unsettled, before=tail_leaf == unsettled.leaf)
 
+    def blame_last(self, code: str) -> bool:
+        """Name the last line, if it is damaged and lines are missing after it (rule D)."""
+        return self._is_damaged_before(code)
+
     def _feed_fast(self, lines: Sequence[bytes], segment: str, offset: int) -> bool:
         """Check many lines by few calls; False, and nothing changed, if not all is as expected."""
         first, count = self.seq, len(lines)
@@ -150,13 +158,17 @@ class Chain:
             digest = copy()
             digest.update(line)
             append(digest.digest())
-        links = map(hexlify, (self.last_leaf, *leaves[:-1]))
-        numbers = map(_SEQ.__mod__, range(first, first + count))
-        starts = map(b'{"_prev":"'.__add__, map(add, links, numbers))
-        if not all(map(bytes.startswith, lines, starts)):
-            return False
-        keys = {line[width : width + 3] for line in lines}
-        if not all(key[1:2].islower() for key in keys):
+        # What stands at the same place of every line is cut out and compared as a whole: a line
+        # that is too short makes the whole too short.
+        links = hexlify(b"".join((self.last_leaf, *leaves[:-1])))
+        numbers = (_SEQ * count) % tuple(range(first, first + count))
+        keys = set(map(itemgetter(slice(width, width + 3)), lines))
+        if not (
+            b"".join(map(_LINK_OF, lines)) == links
+            and b"".join(map(itemgetter(slice(_SEQ_AT, width + 1)), lines)) == numbers
+            and set(map(_FORM_OF, lines)) == {_FORM}
+            and all(key[1:2].islower() for key in keys)
+        ):
             return False
         if _CONTROL[:3] in keys:
             at = offset
@@ -288,7 +300,7 @@ class Chain:
 
 def _width(seq: int) -> int:
     """Where the first key of a record of this number begins, with its quotation mark."""
-    return _FORM_BYTES + 2 * HASH_BYTES + len(_SEQ % seq) - 1
+    return _SEQ_AT + len(_SEQ % seq) - 1
 
 
 def _shown(line: bytes) -> str:

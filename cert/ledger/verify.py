@@ -143,15 +143,24 @@ class _Verification:
             self._walk_segment(chain, segment, stops, is_last=is_last)
         chain.settle(self._tail_leaf(chain.frontier.size))
         self._judge_roots()
-        self._judge_rest(stops)
+        self._judge_rest(chain, stops)
         if self._deep is not None:
             for one in self._deep.finish():
                 state = State.INVALID if one.is_fault else None
                 place = self._here if one.seq is None else Place(one.seq + 1, "", 0)
                 self._add(state, one.code, one.message, place, one.expected, one.found)
         if self._head is not None:
-            self._judge_head(self._head)
+            try:
+                self._judge_head(self._head)
+            except ProofError as error:
+                if not self._is_invalid():
+                    raise
+                self._add(None, "head", f"not compared with a head: {error.message}", self._first)
         return self._build_report(chain)
+
+    def _is_invalid(self) -> bool:
+        worst = self._findings.worst()
+        return worst is not None and worst.state is State.INVALID
 
     def _tail_leaf(self, size: int) -> bytes | None:
         """Leaf hash of the last of so many lines, where a signed checkpoint vouches for it."""
@@ -317,12 +326,13 @@ class _Verification:
                 State.INVALID, "root", words, place, _base64(bad.signed.root), _base64(bad.root)
             )
 
-    def _judge_rest(self, stops: Sequence[int]) -> None:
+    def _judge_rest(self, chain: Chain, stops: Sequence[int]) -> None:
         """What checkpoints say beyond the last line, and what lines there are beyond them."""
-        for size in reversed(stops):
-            if size in self._signed_sizes and self._read_checkpoint(size) is not None:
+        missing = [size for size in reversed(stops) if size in self._signed_sizes]
+        if self._lineage is not None and missing and not chain.blame_last("checkpoint"):
+            for size in missing:
                 found = self._here.line - 1
-                words = f"lines are missing: a checkpoint of {size} records was signed"
+                words = f"lines are missing: there is a checkpoint of {size} records"
                 self._add(State.INVALID, "checkpoint", words, self._here, str(size), str(found))
         if self._here.line - 1 > self._sealed:
             count = self._here.line - 1 - self._sealed
@@ -332,7 +342,9 @@ class _Verification:
                 f"no checkpoint covers the last {count} records",
                 self._unsealed,
             )
-        if self._lineage is not None and self._pinned not in self._lineage.keys:
+        is_pinned = self._lineage is None or self._pinned in self._lineage.keys
+        # A damaged rotation hides the keys after it; then it is the fault, not the key.
+        if self._lineage is not None and not is_pinned and not self._is_invalid():
             self._add(
                 State.INVALID,
                 "key",
