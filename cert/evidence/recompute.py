@@ -8,7 +8,7 @@ outcomes, reasons and verdict. Whatever the record says otherwise is said.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from cert.assessment.assess import assess
@@ -26,7 +26,27 @@ EXP_RELATIVE_ERROR: Final = 1e-14
 libraries, so a perplexity may differ this much, relatively, and the recorded one is judged."""
 
 
-def recompute(record: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One member of a record that does not follow from the others.
+
+    Attributes:
+        path: For example `signals.tokens`; empty where nothing can be recomputed at all.
+        message: What is wrong with it, in words.
+        recorded: What the record says, as Python writes it; None where it says nothing.
+        recomputed: What follows, likewise.
+    """
+
+    path: str
+    message: str
+    recorded: str | None = None
+    recomputed: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+def recompute(record: Mapping[str, Any]) -> list[Difference]:
     """Recompute one record and say every difference.
 
     It shows that a record agrees with itself. That its numbers are those of the model is for a
@@ -37,23 +57,28 @@ def recompute(record: Mapping[str, Any]) -> list[str]:
             (error, refused) have nothing to recompute.
 
     Returns:
-        One line a difference, for example `signals.tokens: recorded 3, recomputed 2`; empty where
-        all agree. A record without the parts it takes gives one line that says so.
+        The differences, for example `signals.tokens: recorded 3, recomputed 2`; empty where
+        all agree. A record without the parts it takes gives one that says so.
     """
     if record.get("kind") != "analysis":
         return []
     try:
         return list(_differences_of(record))
     except (ArithmeticError, KeyError, TypeError, ValueError) as error:
-        return [f"cannot be recomputed: {type(error).__name__}: {error}"]
+        return [Difference("", f"cannot be recomputed: {type(error).__name__}: {error}")]
 
 
-def _differences_of(record: Mapping[str, Any]) -> Iterator[str]:
+def is_rounding(recorded: float, perplexity: float) -> bool:
+    """Whether a recorded perplexity differs from ours as two C libraries may differ."""
+    return math.isclose(recorded, perplexity, rel_tol=EXP_RELATIVE_ERROR)
+
+
+def _differences_of(record: Mapping[str, Any]) -> Iterator[Difference]:
     summary = summarize(_trace(record["generation"]))
     stated = record["signals"]["perplexity"]
     if stated is not None and summary.perplexity is not None:
         perplexity = decode_number(stated)
-        if math.isclose(perplexity, summary.perplexity, rel_tol=EXP_RELATIVE_ERROR):
+        if is_rounding(perplexity, summary.perplexity):
             summary = replace(summary, perplexity=perplexity)
     assessment = assess(
         summary,
@@ -97,20 +122,24 @@ def _policy(assessment: Mapping[str, Any]) -> Policy:
     )
 
 
-def _compare(path: str, recorded: object, recomputed: object) -> Iterator[str]:
+def _compare(path: str, recorded: object, recomputed: object) -> Iterator[Difference]:
     if isinstance(recorded, dict) and isinstance(recomputed, dict):
         for name in sorted(recorded.keys() | recomputed.keys()):
             if name not in recomputed:
-                yield f"{path}.{name}: recorded, but not part of it"
+                yield Difference(f"{path}.{name}", "recorded, but not part of it")
             elif name not in recorded:
-                yield f"{path}.{name}: not recorded"
+                yield Difference(f"{path}.{name}", "not recorded")
             else:
                 yield from _compare(f"{path}.{name}", recorded[name], recomputed[name])
     elif isinstance(recorded, list) and isinstance(recomputed, list):
         if len(recorded) != len(recomputed):
-            yield f"{path}: recorded {len(recorded)} items, recomputed {len(recomputed)}"
+            yield _difference(path, f"{len(recorded)} items", str(len(recomputed)))
         for place, (one, other) in enumerate(zip(recorded, recomputed, strict=False)):
             yield from _compare(f"{path}[{place}]", one, other)
     # To Python True is 1, to JSON it is not; 50 and 50.0 are one number to both.
     elif recorded != recomputed or isinstance(recorded, bool) != isinstance(recomputed, bool):
-        yield f"{path}: recorded {recorded!r}, recomputed {recomputed!r}"
+        yield _difference(path, repr(recorded), repr(recomputed))
+
+
+def _difference(path: str, recorded: str, recomputed: str) -> Difference:
+    return Difference(path, f"recorded {recorded}, recomputed {recomputed}", recorded, recomputed)

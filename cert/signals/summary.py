@@ -7,8 +7,9 @@ from a record gets the same one.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,29 +78,55 @@ def summarize(trace: SignalTrace) -> SignalSummary:
     Returns:
         The summary. For T tokens of uniform logits: perplexity V, mean and max entropy ln V.
     """
-    count = len(trace)
-    if not count:
-        return SignalSummary(0, *[None] * (len(SignalSummary.__slots__) - 1))
-    surprisals = sorted(0.0 - logprob for logprob in trace.logprobs)
-    surprising = [0.0 - one for one in trace.logprobs if one < SURPRISE_LOGPROB]
-    nll = math.fsum(surprisals)
-    mean_nll = nll / count
     return SignalSummary(
-        tokens=count,
-        nll=nll,
-        mean_nll=mean_nll,
-        perplexity=perplexity_of(mean_nll),
-        mean_entropy=math.fsum(trace.entropies) / count,
-        max_entropy=max(trace.entropies),
-        mean_top_k_entropy=math.fsum(trace.top_k_entropies) / count,
-        max_surprisal=surprisals[-1],
-        median_surprisal=quantile(surprisals, 0.5),
-        p90_surprisal=quantile(surprisals, 0.9),
-        p99_surprisal=quantile(surprisals, 0.99),
-        cumulative_surprise=math.fsum(surprising),
-        surprising_tokens=len(surprising),
-        min_logit_margin=min(trace.logit_margins),
-        min_probability_margin=min(trace.probability_margins),
+        *pool(
+            trace.logprobs,
+            trace.entropies,
+            trace.top_k_entropies,
+            trace.logit_margins,
+            trace.probability_margins,
+        )
+    )
+
+
+def pool(
+    logprobs: Sequence[float],
+    entropies: Sequence[float],
+    top_k_entropies: Sequence[float],
+    logit_margins: Sequence[float],
+    probability_margins: Sequence[float],
+) -> tuple[Any, ...]:
+    """Pool bare sequences of equal lengths; the fields of a summary, in their order.
+
+    For whoever holds a million records against their numbers and needs no objects for that.
+    Logprobs are sorted and summed as they are: negation is exact, so -sum(ln p) is sum(-ln p) to
+    the last bit.
+    """
+    count = len(logprobs)
+    if not count:
+        return (0, *[None] * (len(SignalSummary.__slots__) - 1))
+    ordered = sorted(logprobs)
+    surprising = bisect_left(ordered, SURPRISE_LOGPROB)
+    cumulative = 0.0 - math.fsum(ordered[:surprising])
+    nll = 0.0 - math.fsum(ordered)
+    mean_nll = nll / count
+    ordered.reverse()
+    return (
+        count,
+        nll,
+        mean_nll,
+        perplexity_of(mean_nll),
+        math.fsum(entropies) / count,
+        max(entropies),
+        math.fsum(top_k_entropies) / count,
+        0.0 - ordered[-1],
+        0.0 - quantile(ordered, 0.5),
+        0.0 - quantile(ordered, 0.9),
+        0.0 - quantile(ordered, 0.99),
+        cumulative,
+        surprising,
+        min(logit_margins),
+        min(probability_margins),
     )
 
 
@@ -116,15 +143,15 @@ def perplexity_of(mean_nll: float) -> float:
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Type-7 quantile of ascending numbers (one at least), `share` in [0, 1].
+    """Type-7 quantile of ordered numbers (one at least), `share` of the way from the first.
 
-    Interpolating towards an infinite neighbour gives inf, never NaN.
+    They may ascend or descend. Interpolating towards an infinite neighbour gives it, never NaN.
 
     >>> quantile([0.0, 10.0], 0.25)
     2.5
     """
     place = share * (len(ordered) - 1)
-    below = math.floor(place)
+    below = int(place)
     weight = place - below
     if weight == 0.0:
         return ordered[below]

@@ -32,7 +32,7 @@ def test_records_agree_with_themselves(name: str) -> None:
     assert recompute(json.loads(encode_record(ALL[name]))) == []
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -137,7 +137,7 @@ def test_every_edit_is_found_and_named(edit: str) -> None:
     record = copy.deepcopy(ALL["full"])
     change, says = EDITS[edit]
     change(record)
-    differences = recompute(record)
+    differences = [str(one) for one in recompute(record)]
     assert any(says in one for one in differences), differences
 
 
@@ -168,7 +168,7 @@ def test_a_record_that_cannot_be_recomputed_says_why(broken: str) -> None:
     record = copy.deepcopy(ALL["full"])
     change, says = BREAKS[broken]
     change(record)
-    (line,) = recompute(record)
+    (line,) = map(str, recompute(record))
     assert line.startswith("cannot be recomputed: ")
     assert says in line
 
@@ -202,4 +202,4 @@ def test_an_impossible_token_cannot_be_hidden() -> None:
     record = copy.deepcopy(analysis(generation(IMPOSSIBLE)))
     assert record["assessment"]["verdict"] == "fail"
     record["generation"]["logprobs"][1] = -30.0
-    assert any("perplexity" in one for one in recompute(record))
+    assert any("perplexity" in one.path for one in recompute(record))
