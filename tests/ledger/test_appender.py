@@ -16,7 +16,13 @@ import pytest
 from cert.ledger import writer as writer_module
 from cert.ledger.appender import Ledger, open_ledger
 from cert.ledger.canonical import CanonicalError, canonical_bytes
-from cert.ledger.errors import LedgerError, LedgerRefusedError, SigningKeyError
+from cert.ledger.errors import (
+    LedgerBrokenError,
+    LedgerError,
+    LedgerFullError,
+    LedgerRefusedError,
+    SigningKeyError,
+)
 from cert.ledger.findings import State
 from cert.ledger.keys import Signer
 from cert.ledger.reader import FolderReader
@@ -370,6 +376,20 @@ def test_an_empty_open_segment_takes_the_month_of_its_first_record(
     assert segments(folder) == [0, 4]
 
 
+def test_a_segment_that_another_one_began_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ledger"
+    monkeypatch.setattr(writer_module, "utc_now", lambda: "2026-11-01T00:00:00.000Z")
+    with begin(folder, Limits(segment_bytes=1)) as one, begin(folder) as two:
+        one.append([body(1)])
+        one.append([body(2)])
+        # Its first record is of the month that it is: the second one stays in it.
+        assert two.append([body(3)])[0].seq == 3
+    assert segments(folder) == [0, 1, 2]
+    assert state_of(folder) is State.UNANCHORED
+
+
 def test_a_next_segment_that_cannot_be_made(tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     ledger = begin(folder, Limits(segment_bytes=1))
@@ -668,6 +688,45 @@ def test_a_repair_is_recorded_and_synced(tmp_path: Path, caplog: pytest.LogCaptu
     kinds = [json.loads(line)["kind"] for line in check_chain(folder)]
     assert kinds == ["genesis", "note", "recovered", "recovered", "note"]
     assert state_of(folder) is State.UNANCHORED
+
+
+def test_a_repair_that_cannot_be_recorded_keeps_the_ledger_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "ledger"
+    begin(folder).close()
+    with (folder / "segments" / "000000000000.jsonl").open("ab") as file:
+        file.write(b"torn")
+
+    def full(fd: int, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    files = open_files()
+    with monkeypatch.context() as patch:
+        patch.setattr(writer_module, "write_all", full)
+        with pytest.raises(LedgerFullError, match="No space left"):
+            begin(folder)
+    assert open_files() == files
+    with begin(folder) as ledger:
+        assert ledger.size == 2
+    assert state_of(folder) is State.UNANCHORED
+
+
+def test_a_ledger_on_a_failed_disk_closes_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    files = open_files()
+    ledger = begin(tmp_path / "ledger")
+    monkeypatch.setattr(os, "fdatasync", fail)
+    for _ in range(2):
+        with pytest.raises(LedgerBrokenError, match="may or may not be there"):
+            ledger.append([body(1)])
+    ledger.close()
+    assert open_files() == files
+    assert sizes(tmp_path / "ledger") == []
 
 
 def test_a_folder_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:

@@ -304,6 +304,12 @@ def test_a_torn_end_before_other_segments_is_a_reason_to_stop(tmp_path: Path) ->
     refuse(folder, "damage in a closed segment")
 
 
+def test_a_missing_segment_before_another_is_a_reason_to_stop(tmp_path: Path) -> None:
+    folder = make(9, cuts=[3, 6]).write(tmp_path / "ledger")
+    segment(folder, 3).unlink()
+    refuse(folder, "has later segments, and none that begins with record 3")
+
+
 def test_much_that_is_no_record_is_a_reason_to_stop(tmp_path: Path) -> None:
     folder = make(9).write(tmp_path / "ledger")
     os.truncate(segment(folder), 1 << 27)

@@ -78,6 +78,22 @@ def test_where_there_are_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "local disk" in str(caught.value.hint)
 
 
+def test_a_lock_that_cannot_be_let_go_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def fail(fd: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            raise OSError(5, "Input/output error")
+        real(fd, operation)
+
+    lock = FolderLock(tmp_path)
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(LedgerError, match="cannot be let go: Input/output"), lock.held(1):
+        pass
+
+
 def test_only_a_folder_itself_is_locked(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to(tmp_path)
@@ -113,10 +129,15 @@ def test_what_is_not_ours_is_not_opened(tmp_path: Path) -> None:
     assert open_files() == before
 
 
-def test_a_file_that_was_removed_is_noticed(tmp_path: Path) -> None:
+def test_a_file_that_was_moved_or_removed_is_noticed(tmp_path: Path) -> None:
     fd = open_for_append(tmp_path / "file")
     assert check_is_ours(fd, tmp_path / "file").st_size == 0
-    (tmp_path / "file").unlink()
+    (tmp_path / "file").rename(tmp_path / "moved")
+    for _ in range(2):
+        with pytest.raises(LedgerRefusedError, match="was moved away, or something else was"):
+            check_is_ours(fd, tmp_path / "file")
+        (tmp_path / "file").touch()
+    (tmp_path / "moved").unlink()
     with pytest.raises(LedgerRefusedError, match="was removed; nothing is written to it"):
         check_is_ours(fd, tmp_path / "file")
     os.close(fd)

@@ -107,6 +107,14 @@ def test_a_line_that_is_too_long_is_cut_and_what_follows_has_its_place(longer: i
     assert sum(block.size_bytes for block in blocks) == len(data)
 
 
+def test_a_line_that_is_too_long_may_be_the_last_of_its_chunk() -> None:
+    data = b"x" * (MAX_LINE_BYTES + 2 * CHUNK_BYTES - 1) + b"\n" + b"b\n"
+    assert len(data) % CHUNK_BYTES == 2
+    first, second = blocks_of(data)
+    assert (first.offset, first.size_bytes, len(first.lines)) == (0, len(data) - 2, 1)
+    assert (second.offset, second.lines) == (len(data) - 2, [b"b"])
+
+
 def test_the_longest_line_is_whole() -> None:
     data = b"a\n" + b"x" * MAX_LINE_BYTES + b"\nb\n"
     check_blocks(data)

@@ -265,6 +265,13 @@ def test_a_checkpoint_that_does_not_hold(check: Check, content: bytes, why: str)
     assert report.sealed == 6
 
 
+def test_a_checkpoint_of_no_records_is_never_written(check: Check) -> None:
+    made = make(6, seals=[0, 6])
+    report = check(made)
+    assert [one[:3] for one in faults(report)] == [("invalid", "checkpoint", 1)]
+    assert "one of no records is never written" in report.findings[0].message
+
+
 def test_a_checkpoint_of_more_records_than_there_are(check: Check) -> None:
     made = make(6, seals=[4])
 
@@ -402,6 +409,14 @@ def test_heads_that_prove_nothing(check: Check) -> None:
         check(made, head=b"")
     with pytest.raises(ProofError, match="a head of size 0 pins nothing"):
         check(made, head=head_of(made, 0))
+
+
+def test_a_head_that_proves_nothing_does_not_hide_what_is_invalid(check: Check) -> None:
+    made = make(4, seals=[4])
+    made.lines[2] = b"{}"
+    report = check(made, head=head_of(made, 4, SECOND))
+    assert report.state is State.INVALID
+    assert ("head", 1) in remarks(report)
 
 
 def test_a_head_by_an_earlier_key_of_the_lineage(check: Check) -> None:
