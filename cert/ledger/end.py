@@ -225,7 +225,7 @@ def find_end(folder: Path) -> tuple[End, bytes | None]:
     try:
         newest = _read_newest(reader)
         end = _from_tail(reader) or _from_start(reader)
-    except (ProofError, OSError) as error:
+    except ProofError as error:
         raise LedgerRefusedError(f"ledger {folder}: {error}", hint=_SEE) from error
     if newest is not None and newest.checkpoint.size > end.tree.size:
         end.newest = newest

@@ -51,7 +51,16 @@ class FolderLock:
         try:
             yield
         finally:
+            self._release()
+
+    def _release(self) -> None:
+        try:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
+        except OSError as error:
+            raise LedgerError(
+                f"the lock of ledger {self._folder} cannot be let go: {error.strerror}",
+                hint="end this process: that lets it go, too",
+            ) from error
 
     def close(self) -> None:
         """Give up the descriptor; a lock that a forked parent holds stays the parent's."""
