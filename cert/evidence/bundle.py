@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
@@ -118,7 +118,7 @@ class _Policies:
     def check(self, seq: int, line: bytes) -> Sequence[Problem]:  # noqa: ARG002 - the protocol's
         """Take a line."""
         if b'"kind":"policy"' in line:
-            with suppress(ValueError, TypeError, LookupError):  # `--deep` finds what is no policy
+            with suppress(ValueError):  # `--deep` finds what is no policy
                 self._take(orjson.loads(line))
         return ()
 
@@ -131,12 +131,15 @@ class _Policies:
         for _, member in sorted(self._members.items()):
             yield member
 
-    def _take(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "policy":
-            policy = read_policy(record["policy"])
-            digest = policy.digest.removeprefix("sha256:")
-            name = f"policies/{policy.id}-v{policy.version}-{digest}.json"
-            self._members[name] = member_of(name, _json(record["policy"]))
+    def _take(self, record: object) -> None:
+        match record:
+            case {"kind": "policy", "policy": dict() as registered}:
+                policy = read_policy(registered)
+                digest = policy.digest.removeprefix("sha256:")
+                name = f"policies/{policy.id}-v{policy.version}-{digest}.json"
+                self._members[name] = member_of(name, _json(registered))
+            case _:
+                pass
 
 
 def _documents(
