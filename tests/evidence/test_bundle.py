@@ -213,7 +213,7 @@ def test_what_is_unsealed_or_broken_is_packed_and_said(made: Made, target: Path)
     assert "unsealed: line 1: no checkpoint covers the last" in readme
 
     segment = min((made.folder / "segments").iterdir())
-    segment.write_bytes(segment.read_bytes().replace(b'"kind":"', b'"kind":"x', 1))
+    segment.write_bytes(segment.read_bytes().replace(b'"outcome":"pass"', b'"outcome":"fail"', 1))
     written = write_bundle(made.folder, target)
     assert written.report.state is State.INVALID
     assert second_opinion(target) == "invalid"
