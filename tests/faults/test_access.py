@@ -115,7 +115,7 @@ def test_another_user(written: Place, mode: int) -> None:
     before = written.tree()
     assert written.write("--records", 1, "--user", NOBODY) == 3
     (error,) = written.said().errors
-    assert re.match(r"Ledger(Refused)?Error: ledger .*Permission denied", error)
+    assert re.fullmatch(r"LedgerError: ledger .* cannot be used: Permission denied", error)
     done = verify_as_process(written, user=NOBODY)
     if mode == 0o700:
         assert "Permission denied" in done.stderr

@@ -43,6 +43,8 @@ def fill_and_go_on(place: Place, pages: int, *options: object) -> bool:
         assert all(data.endswith(b"\n") or not data for data in place.segments().values())
         assert place.verify().state.value in {"unsealed", "unanchored"}
     ballast.unlink()
+    size = f"remount,size={2 * PAGES * PAGE_BYTES}"
+    subprocess.run(["mount", "-o", size, str(place.ledger.parent)], check=True)
     for path in place.ledger.glob("checkpoints/.*"):
         raise AssertionError(path)
     assert place.check_nothing_lost() == 0
