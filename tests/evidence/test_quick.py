@@ -258,7 +258,23 @@ def test_yes_is_never_wrong_for_changed_bytes(name: str, data: st.DataObject) ->
         assert general_faults(changed) == []
 
 
-NUMBERS = ["1.0", "0.50", "5e-1", "1e0", "1e+0", "-0", "-0.0", "0.0", "1e-6", "0.000001", "1E-7"]
+NUMBERS = [
+    "1e16",
+    "1e21",
+    "1e+21",
+    "10000000000000000",
+    "1.0",
+    "0.50",
+    "5e-1",
+    "1e0",
+    "1e+0",
+    "-0",
+    "-0.0",
+    "0.0",
+    "1e-6",
+    "0.000001",
+    "1E-7",
+]
 
 
 @pytest.mark.parametrize("spelling", NUMBERS)

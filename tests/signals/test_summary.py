@@ -160,6 +160,36 @@ def test_sums_are_exact_and_do_not_depend_on_the_order(logprobs: list[float]) ->
     )
 
 
+@given(
+    st.lists(st.floats(-50, 0, width=32) | st.just(-INF) | st.integers(-9, 0), min_size=1),
+)
+def test_signs_are_turned_without_loss(logprobs: list[float]) -> None:
+    got = summarize(trace_of(logprobs))
+    surprisals = sorted(0.0 - one for one in logprobs)
+    surprising = [0.0 - one for one in logprobs if one < SURPRISE_LOGPROB]
+    want = (
+        math.fsum(surprisals),
+        surprisals[-1],
+        quantile(surprisals, 0.5),
+        quantile(surprisals, 0.9),
+        quantile(surprisals, 0.99),
+        math.fsum(surprising),
+        len(surprising),
+    )
+    # By their text, which tells 0.0 from -0.0.
+    assert repr(want) == repr(
+        (
+            got.nll,
+            got.max_surprisal,
+            got.median_surprisal,
+            got.p90_surprisal,
+            got.p99_surprisal,
+            got.cumulative_surprise,
+            got.surprising_tokens,
+        )
+    )
+
+
 @given(st.lists(st.floats(0, 50, width=32), min_size=1, max_size=60))
 def test_quantiles_are_those_of_numpy_and_of_statistics(surprisals: list[float]) -> None:
     ordered = sorted(surprisals)
