@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from cert.evidence.law import describe_law, load_law_mapping
+
 if TYPE_CHECKING:
     from cert.ledger.findings import Report
     from cert.ledger.keys import PublicKey
@@ -46,9 +48,10 @@ that the measured system meets any requirement, legal or technical.
 By itself it shows no more than that it follows from its own newest checkpoint: an older copy of the
 ledger would look the same. That changes with a head that was kept elsewhere (section 4, --head).
 
-Such evidence may support what Regulation (EU) 2024/1689 asks for in Articles 9(8), 11 with Annex
-IV(2)(g), 12, 13(3)(b)(ii), 15(3), 19(1), 26(6) and 72. None of these asks for hashes or signatures,
-and the signature of the ledger's key does not replace that of the responsible person (section 5).
+{law}
+
+None of these asks for hashes or signatures, and the signature of the ledger's key does not replace
+that of the responsible person (section 5).
 
 3. THE KEY
 
@@ -86,7 +89,7 @@ With the program itself:
 
 Both say `valid` where everything holds and a head was given, `unanchored` without a head,
 `unsealed` where the last records are not signed yet, and otherwise (exit code 5) which line is the
-first at fault. `cert replay` computes measurements again from the model, where you have it.
+first at fault.
 
 5. SIGNATURE OF THE RESPONSIBLE PERSON (Annex IV(2)(g))
 
@@ -114,6 +117,7 @@ def build_readme(report: Report, key: PublicKey, *, verifier_sha256: str, has_co
     """
     return _README.format(
         origin=report.origin,
+        law=describe_law(load_law_mapping()),
         no_head="" if report.sealed else " (there is none yet)",
         content=_CONTENT[has_content],
         state=_words(report),

@@ -151,7 +151,7 @@ class GivenKey:
             pem = _read(Path(text_or_path))
         except (FileNotFoundError, ValueError) as error:
             raise SigningKeyError(
-                f"there is no signing key {text_or_path!r}",
+                "the signing key that was given is neither PEM nor a file that is there",
                 hint="CERT_SIGNING_KEY is a PEM file, or its text; cert keys new makes a key",
             ) from error
         return cls(Signer.from_pem(pem, source=text_or_path, password=password))

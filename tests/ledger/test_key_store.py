@@ -154,8 +154,8 @@ def test_a_key_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        ("missing.pem", "there is no signing key 'missing.pem'"),
-        ("a\0b", "there is no signing key"),
+        ("missing.pem", "neither PEM nor a file"),
+        ("a\0b", "neither PEM nor a file"),
         ("x" * 5000, "File name too long"),
         ("/", "Is a directory"),
         ("-----BEGIN PRIVATE KEY-----\nAAAA", "the signing key given cannot be read"),
@@ -185,7 +185,7 @@ def test_the_configuration_says_which_keys(tmp_path: Path) -> None:
     assert keys_of(config, created=told.append).default().public == ONE.public
     assert not (tmp_path / "other").exists()
     assert len(told) == 1
-    with pytest.raises(SigningKeyError, match="there is no signing key"):
+    with pytest.raises(SigningKeyError, match="neither PEM nor a file"):
         keys_of(CERTConfig(signing_key=str(tmp_path / "missing")))
 
 
