@@ -77,12 +77,13 @@ class Machine(RuleBasedStateMachine):
         self.writers: list[Ledger] = []
 
     def teardown(self) -> None:
-        for one in self.writers:
-            one.close()
-            self.repaired()
-        if self.folder.exists():
+        try:
+            for one in self.writers:
+                one.close()
+                self.repaired()
             self.check_all()
-        shutil.rmtree(self.root)
+        finally:
+            shutil.rmtree(self.root)
 
     @initialize()
     def begin(self) -> None:
@@ -160,8 +161,7 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_lost(self) -> None:
-        if self.folder.exists():
-            self.check_all()
+        self.check_all()
 
     def lines(self) -> list[bytes]:
         paths = sorted((self.folder / "segments").glob("*.jsonl"))
