@@ -218,7 +218,8 @@ def test_ls_of_what_is_damaged(cert: Program, ledger: Path) -> None:
     leave_unsealed(ledger)
     path = segment_of(ledger)
     with path.open("ab") as file:
-        file.write(b'{"kind":"x\\u001b","time":"t"}\nnot json\n[]\n{"kind":"policy","time":"t"}\n{"ha')
+        file.write(b'{"kind":"x\\u001b","time":"t"}\n')
+        file.write(b'not json\n[]\n{"kind":"policy","time":"t"}\n{"ha')
     value = json.loads(cert("ledger", "ls", ledger, "--json").out)
     assert (value["unreadable"], value["torn_bytes"], value["records"]) == (3, 4, 10)
     assert len(value["keys"]) == 2
