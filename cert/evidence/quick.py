@@ -5,16 +5,17 @@ into typed structs, which is the schema's work, and written again, which shows t
 canonical; its summary, checks and verdict are computed anew by the functions that made them. All
 of that costs a fraction of the general way (`parse_line`, the JSON Schema, `recompute`).
 
-What is said is yes or nothing: a line that is refused here may be right (its numbers may be
-infinite, its model may come up for the first time), and the general way decides and says why. A yes
-is never wrong: whatever is accepted here, the general way accepts; tests hold the two together.
+What is said is yes or nothing: a line that is refused here may be right (its perplexity may be
+beyond float64, its model may come up for the first time), and the general way decides and says why.
+A yes is never wrong: whatever is accepted here, the general way accepts; tests hold the two
+together.
 """
 
 from __future__ import annotations
 
 import re
 from operator import attrgetter
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType, field
@@ -22,11 +23,14 @@ from msgspec import UNSET, Meta, Raw, UnsetType, field
 from cert.assessment.assess import conclude, judge, why_incomplete
 from cert.assessment.policy import SIGNALS
 from cert.evidence.lines import is_rewritten
+from cert.evidence.numbers import INFINITE
 from cert.evidence.recompute import is_rounding
 from cert.ledger.canonical import MAX_SAFE_INTEGER, canonical_bytes
 from cert.signals.summary import pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cert.assessment.policy import Policy
 
 _INTEGER_LIMIT: Final = 10**15
@@ -44,7 +48,13 @@ _Number = (
 _NonNegative = (
     Annotated[int, Meta(ge=0, lt=_INTEGER_LIMIT)] | Annotated[float, Meta(ge=0, lt=_LIMIT)]
 )
-_Logprob = Annotated[int, Meta(gt=-_INTEGER_LIMIT, le=0)] | Annotated[float, Meta(gt=-_LIMIT, le=0)]
+_Margin = _NonNegative | Literal["inf"]
+_Logprob = (
+    Annotated[int, Meta(gt=-_INTEGER_LIMIT, le=0)]
+    | Annotated[float, Meta(gt=-_LIMIT, le=0)]
+    | Literal["-inf"]
+)
+_Signal = _Number | Literal["inf"] | None
 _Share = Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1)]
 _Name = Annotated[str, Meta(min_length=1)]
 _Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$", max_length=71)]
@@ -64,7 +74,7 @@ class _Part(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Check(_Part):
-    observed: _Number | None
+    observed: _Signal
     op: str
     outcome: str
     signal: str
@@ -81,7 +91,7 @@ class _Assessment(_Part):
 class _Generation(_Part, kw_only=True):
     entropies: list[_NonNegative]
     finish_reason: Literal["eos", "length", "stop", "timeout", "cancelled", "scored"]
-    logit_margins: list[_NonNegative]
+    logit_margins: list[_Margin]
     logprobs: list[_Logprob]
     probability_margins: list[_Share]
     ranks: list[_Count] | UnsetType = UNSET
@@ -126,19 +136,19 @@ class _Provenance(_Part):
 
 
 class _Signals(_Part):
-    cumulative_surprise: _Number | None
-    max_entropy: _Number | None
-    max_surprisal: _Number | None
-    mean_entropy: _Number | None
-    mean_nll: _Number | None
-    mean_top_k_entropy: _Number | None
-    median_surprisal: _Number | None
-    min_logit_margin: _Number | None
-    min_probability_margin: _Number | None
-    nll: _Number | None
-    p90_surprisal: _Number | None
-    p99_surprisal: _Number | None
-    perplexity: _Number | None
+    cumulative_surprise: _Signal
+    max_entropy: _Signal
+    max_surprisal: _Signal
+    mean_entropy: _Signal
+    mean_nll: _Signal
+    mean_top_k_entropy: _Signal
+    median_surprisal: _Signal
+    min_logit_margin: _Signal
+    min_probability_margin: _Signal
+    nll: _Signal
+    p90_surprisal: _Signal
+    p99_surprisal: _Signal
+    perplexity: _Signal
     surprising_tokens: int | None
     tokens: int
 
@@ -280,14 +290,21 @@ def _is_judged(record: QuickRecord, policy: Policy) -> bool:
     for one in (generation.token_ids, generation.ranks):
         if not isinstance(one, UnsetType) and len(one) != count:
             return False
+    recorded = _IN_ORDER(signals)
+    logprobs: list[Any] = generation.logprobs
+    margins: list[Any] = generation.logit_margins
+    nll: Any = signals.nll
+    is_finite = "inf" not in margins and "-inf" not in logprobs
+    if not is_finite:
+        logprobs, margins = _as_numbers(logprobs), _as_numbers(margins)
+        recorded, nll = tuple(_as_numbers(recorded)), INFINITE.get(nll, nll)
     values = pool(
-        generation.logprobs,
+        logprobs,
         generation.entropies,
         generation.top_k_entropies,
-        generation.logit_margins,
+        margins,
         generation.probability_margins,
     )
-    recorded = _IN_ORDER(signals)
     if recorded != values and not _differs_by_rounding(recorded, values):
         return False
     reasons = why_incomplete(count, generation.finish_reason, policy)
@@ -296,7 +313,8 @@ def _is_judged(record: QuickRecord, policy: Policy) -> bool:
     outcomes = []
     for check, rule in zip(assessment.checks, policy.checks, strict=True):
         observed = getattr(signals, rule.signal)
-        outcome = judge(rule, observed, signals.nll, is_partial=bool(reasons))
+        number = observed if is_finite else INFINITE.get(observed, observed)
+        outcome = judge(rule, number, nll, is_partial=bool(reasons))
         if (
             check.outcome != outcome
             or check.observed != observed
@@ -307,6 +325,11 @@ def _is_judged(record: QuickRecord, policy: Policy) -> bool:
             return False
         outcomes.append(outcome)
     return assessment.verdict == conclude(outcomes, reasons)
+
+
+def _as_numbers(values: Iterable[Any]) -> list[Any]:
+    """The values with infinities for their texts."""
+    return [INFINITE[one] if type(one) is str else one for one in values]
 
 
 def _differs_by_rounding(recorded: tuple[object, ...], values: tuple[object, ...]) -> bool:
