@@ -23,13 +23,13 @@ import orjson
 from cert.evidence.deep_content import ContentBook
 from cert.evidence.deep_runs import RunBook
 from cert.evidence.lines import parse_line
-from cert.evidence.parts import SCHEMA_VERSION
 from cert.evidence.policy_record import read_policy
 from cert.evidence.quick import QuickReader, QuickRecord, state_policy
 from cert.evidence.recompute import Difference, recompute
 from cert.evidence.schema import KINDS
 from cert.evidence.validation import Validation
 from cert.ledger.canonical import CanonicalError
+from cert.ledger.control import SCHEMA_VERSION
 from cert.ledger.findings import Problem
 
 if TYPE_CHECKING:

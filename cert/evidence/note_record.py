@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from cert.evidence.parts import encodable, head
+from cert.evidence.parts import encodable
+from cert.ledger.control import record_head
 
 MAX_NOTE_CHARS: Final = 2000
 
@@ -21,4 +22,4 @@ def build_note_record(text: str, *, time: str | None = None) -> dict[str, object
     """
     if not 1 <= len(text) <= MAX_NOTE_CHARS:
         raise ValueError(f"a note has 1 to {MAX_NOTE_CHARS} characters, not {len(text)}")
-    return {**head("note", time), "note": {"text": encodable(text)}}
+    return {**record_head("note", time), "note": {"text": encodable(text)}}

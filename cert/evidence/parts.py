@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from cert.ledger.control import record_head
 from cert.observability.redaction import redact
 
 if TYPE_CHECKING:
     from cert.backends.protocol import ModelIdentity, SamplingParams
 
-SCHEMA_VERSION: Final = "1.0"
 MAX_MESSAGE_CHARS: Final = 2000
-
-
-def head(kind: str, time: str | None) -> dict[str, object]:
-    """What every record begins with; a fresh id, and now where no time is given."""
-    return {
-        "kind": kind,
-        "schema": SCHEMA_VERSION,
-        "id": str(uuid.uuid4()),
-        "time": utc_now() if time is None else time,
-        "clock": "system",
-    }
 
 
 def run_head(
@@ -31,15 +18,10 @@ def run_head(
 ) -> dict[str, object]:
     """Head of a record that belongs to a run."""
     return {
-        **head(kind, time),
+        **record_head(kind, time),
         "run_id": run_id,
         "correlation_id": None if correlation_id is None else encodable(correlation_id),
     }
-
-
-def utc_now() -> str:
-    """Now, by the system's clock, as RFC 3339 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def describe_model(identity: ModelIdentity) -> dict[str, object]:

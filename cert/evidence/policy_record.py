@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cert.assessment.policy import Policy
-from cert.evidence.parts import head
+from cert.ledger.control import record_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ def build_policy_record(policy: Policy, *, time: str | None = None) -> dict[str,
         time: RFC 3339; now where it is not given.
     """
     return {
-        **head("policy", time),
+        **record_head("policy", time),
         "policy": {
             "id": policy.id,
             "version": policy.version,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cert.evidence import schema_ledger, schema_measured
-from cert.evidence.parts import SCHEMA_VERSION
+from cert.ledger.control import SCHEMA_VERSION
 
 KINDS: Final = {
     "analysis": "analysis",

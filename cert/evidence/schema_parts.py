@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cert.evidence.parts import SCHEMA_VERSION
 from cert.ledger.canonical import MAX_SAFE_INTEGER
+from cert.ledger.control import SCHEMA_VERSION
 
 Schema = dict[str, Any]
 

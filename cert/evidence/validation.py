@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import jsonschema_rs
 
-from cert.evidence.parts import SCHEMA_VERSION
 from cert.evidence.schema import KINDS, record_schema
+from cert.ledger.control import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable

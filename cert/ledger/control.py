@@ -88,14 +88,21 @@ def build_pruned(  # noqa: PLR0913 - the members of one record
     )
 
 
+def record_head(kind: str, time: str | None = None) -> dict[str, object]:
+    """What every record begins with, control record or not.
+
+    Args:
+        kind: Its kind.
+        time: RFC 3339; now where it is not given.
+    """
+    return {
+        "kind": kind,
+        "schema": SCHEMA_VERSION,
+        "id": str(uuid.uuid4()),
+        "time": utc_now() if time is None else time,
+        "clock": "system",
+    }
+
+
 def _build(kind: str, member: str, content: Mapping[str, object]) -> bytes:
-    return canonical_bytes(
-        {
-            "kind": kind,
-            "schema": SCHEMA_VERSION,
-            "id": str(uuid.uuid4()),
-            "time": utc_now(),
-            "clock": "system",
-            member: content,
-        }
-    )
+    return canonical_bytes({**record_head(kind), member: content})

@@ -11,10 +11,10 @@ from cert.backends.protocol import FinishReason
 from cert.core.errors import AnalysisError
 from cert.evidence.content import QUOTES_CONTENT
 from cert.evidence.numbers import decode_number, encode_number
-from cert.evidence.parts import utc_now
 from cert.evidence.record import encode_record
 from cert.inputs.case import PromptCase
 from cert.ledger.canonical import CanonicalError, parse_canonical
+from cert.ledger.control import utc_now
 from tests.evidence.builders import (
     ALL,
     CASE,
