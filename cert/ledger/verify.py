@@ -149,6 +149,7 @@ class _Verification:
                 state = State.INVALID if one.is_fault else None
                 place = self._here if one.seq is None else Place(one.seq + 1, "", 0)
                 self._add(state, one.code, one.message, place, one.expected, one.found)
+        self._judge_key()
         if self._head is not None:
             try:
                 self._judge_head(self._head)
@@ -342,6 +343,9 @@ class _Verification:
                 f"no checkpoint covers the last {count} records",
                 self._unsealed,
             )
+
+    def _judge_key(self) -> None:
+        """The pinned key is one of the ledger's; said only where nothing else is wrong."""
         is_pinned = self._lineage is None or self._pinned in self._lineage.keys
         # A damaged rotation hides the keys after it; then it is the fault, not the key.
         if self._lineage is not None and not is_pinned and not self._is_invalid():

@@ -106,8 +106,7 @@ class _Walk:
         except CanonicalError as error:
             # What only looks like a record that the chain of keys hangs on is not passed over.
             if place.line > 1 and (is_control("key", line) or is_control("genesis", line)):
-                words = f"no rotation of the key: {error.message}"
-                self._add(State.INVALID, "key-record", words, place)
+                self._add(State.INVALID, "canonical", f"a control record: {error.message}", place)
             return
         if is_control("key", line) and self._lineage is not None and not self._has_gaps:
             try:
@@ -232,10 +231,17 @@ class _Walk:
                 "the head is not signed by the pinned key, nor by another of this ledger's",
                 hint="give the file that `cert ledger head` wrote, and the key that signed it",
             )
-        if self._pinned not in lineage.keys:
+        worst = self._findings.worst()
+        is_invalid = worst is not None and worst.state is State.INVALID
+        if self._pinned not in lineage.keys and not is_invalid:
             words = "the records name another key than the one that was pinned"
             expected = None if self._pinned is None else self._pinned.text
             self._add(State.INVALID, "key", words, _START, expected, lineage.current.text)
+        if not any(_is_signed_by(head, key) for key in (self._pinned, *lineage.keys)):
+            return self._leave_out(
+                "the head is not signed by the pinned key, nor by another of this ledger's",
+                hint="give the file that `cert ledger head` wrote, and the key that signed it",
+            )
         if checkpoint.origin != lineage.origin:
             words = "this is of another ledger than the head"
             self._add(State.INVALID, "head", words, _START, checkpoint.origin, lineage.origin)
@@ -248,12 +254,22 @@ class _Walk:
             return False
         if self._head_root == checkpoint.root:
             return True
-        if not self._findings.has_fault_between(0, checkpoint.size):
-            words = f"the first {checkpoint.size} records are not those that the kept head is of"
-            found = None if self._head_root is None else _base64(self._head_root)
-            expected = _base64(checkpoint.root)
-            self._add(State.ROLLED_BACK, "head", words, _START, expected, found)
+        words = f"the first {checkpoint.size} records are not those that the kept head is of"
+        found = None if self._head_root is None else _base64(self._head_root)
+        self._add(State.ROLLED_BACK, "head", words, _START, _base64(checkpoint.root), found)
         return False
+
+    def _leave_out(self, words: str, *, hint: str) -> bool:
+        """A head that proves nothing: an error, unless the file is invalid anyway."""
+        if not self._is_invalid:
+            raise ProofError(words, hint=hint)
+        self._add(None, "head", words, None)
+        return False
+
+    @property
+    def _is_invalid(self) -> bool:
+        worst = self._findings.worst()
+        return worst is not None and worst.state is State.INVALID
 
     def _build_report(self, records: int, sealed: int, root: bytes | None) -> Report:
         first = self._findings.worst()

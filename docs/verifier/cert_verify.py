@@ -17,7 +17,7 @@ Section numbers are those of record-format.md, from which alone this file was wr
 """
 
 # ruff: noqa: PLR2004 (the page's numbers stand where the page's sentence is checked)
-# ruff: noqa: C901, PLR0913, PLR0917 (steps that the page has together stand together)
+# ruff: noqa: C901 (steps that the page has together stand together)
 # ruff: noqa: D102, D103 (short functions whose names say it; an auditor reads all of this file)
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Line(NamedTuple):
 def form(data: bytes) -> tuple[bytes | None, int | None]:
     """The `_prev` and `_seq` that a line states."""
     match = START.match(data)
-    if match is None or int(match[2]) > MAX_INTEGER:
+    if match is None:
         return None, None
     return bytes.fromhex(match[1].decode()), int(match[2])
 
@@ -537,12 +537,6 @@ class Report:
         at = bisect_left(self.faulty, start)
         return at < len(self.faulty) and self.faulty[at] <= end
 
-    def merge(self, other: Report) -> None:
-        for one in [*other.findings, *other.first.values()]:
-            if one not in self.findings:
-                place = None if one.line is None else Place(one.line, one.segment, one.offset or 0)
-                self.add(one.state, one.code, one.message, place)
-
     def state(self) -> str:
         """6.6: the worst state that a finding gives."""
         worst = next((state for state in STATES if state in self.first), None)
@@ -562,6 +556,8 @@ class Chain:
 
     def __init__(self, report: Report, sizes: set[int], deep: Deep | None) -> None:
         self.report, self.sizes, self.deep = report, sizes, deep
+        if deep is not None:
+            deep.report = report
         self.tree, self.lineage = Tree(), Lineage()
         self.seq: int | None = 0  # that is expected next; None: whatever the line states
         self.prev: bytes | None = None  # that is expected next; None: not to be checked
@@ -611,16 +607,23 @@ class Chain:
     def blame(self, line: Line, code: str, message: str) -> None:
         """D; and L, where the next line decides."""
         before = self.before
-        if before is not None and not self.report.has(before.place.line, before.place.line):
-            try:
-                parse_canonical(before.data or b"")
-            except BadError as error:
-                self.report.add("invalid", "canonical", str(error), before.place)
-                return
+        if before is not None and self.is_damaged(before):
+            return
         if code == "link" and before is not None:
             self.doubt = (before.place, line.place, line.leaf, message)
         else:
             self.report.add("invalid", code, message, line.place)
+
+    def is_damaged(self, before: Line) -> bool:
+        """D: whether a line is no canonical object; says so, if it is not reported yet."""
+        if self.report.has(before.place.line, before.place.line):
+            return False
+        try:
+            parse_canonical(before.data or b"")
+        except BadError as error:
+            self.report.add("invalid", "canonical", str(error), before.place)
+            return True
+        return False
 
     def decide(self, vouched: bytes | None) -> None:
         """L, with the leaf hash that the next line (or a verified tail) states for this one."""
@@ -648,7 +651,7 @@ class Chain:
                 check_keys(record)
         except BadError as error:  # a finding of --deep; else D sees it where a link broke
             if self.deep is not None:
-                self.deep.report.add("invalid", "canonical", str(error), place)
+                report.add("invalid", "canonical", str(error), place)
             if control and place.line != 1 and LINEAGE.search(line.data or b""):
                 report.add("invalid", "canonical", f"a control record: {error}", place)
             return
@@ -670,7 +673,7 @@ class Deep:
     """--deep: canonical form (seen by the chain) and section 9. It only ever adds findings."""
 
     def __init__(self) -> None:
-        self.report = Report()
+        self.report = Report()  # the one of the verification, once there is one
         self.kept_back = 0
         self.missing: dict[str, tuple[str, Place]] = {}  # until an `erased` record accounts for it
         self.folder = tempfile.TemporaryDirectory()  # SQLite may write beside what it reads
@@ -719,14 +722,13 @@ class Deep:
             message = "the content kept for this record is not what it committed to"
             self.report.add("invalid", "commitment", message, place)
 
-    def finish(self, report: Report) -> None:
+    def finish(self) -> None:
         for _, place in self.missing.values():
             message = "the content of this record is gone, and no `erased` record says why"
             self.report.add("invalid", "commitment", message, place)
         if self.kept_back:
             message = f"the content of {self.kept_back} records was kept back; not checked"
             self.report.add(None, "content", message)
-        report.merge(self.report)
 
     def close(self) -> None:
         if self.rows is not None:
@@ -843,8 +845,6 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
             read_pruned(files, pruned, chain)
         except BadError as error:  # nothing that follows could be trusted
             report.add("invalid", "pruned", f"{error}; what follows was not checked", chain.end)
-            if head is not None:
-                check_head(head, [key])
             return report
         report.pruned = chain.tree.size
         chain.good, chain.end = [report.pruned], Place(report.pruned + 1, None, 0)
@@ -852,28 +852,36 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
 
     # 6.1 and 6.2: the start, and the lines.
     for name in segments:
-        chain.end = Place(chain.tree.size + 1, name, 0)
-        if name != f"{chain.seq:012d}.jsonl":
-            message = f"expected a segment of the name {chain.seq:012d}.jsonl, found {name}"
-            report.add("invalid", "segment", message, chain.end)
-        with files.open(f"segments/{name}") as source:
-            for line in read_lines(source, name, chain.end.line):
-                if line.complete or name != segments[-1]:
-                    chain.take(line)
-                else:
-                    report.add("torn", "torn", "the last line is incomplete", line.place)
+        read_segment(files, name, chain, is_last=name == segments[-1])
     report.size, report.root = chain.tree.size, chain.tree.root()
     if report.size == 0:
         report.add("invalid", "genesis", "there is no record", chain.end)
-    if chain.lineage.origin:
-        judge_checkpoints(files, chain, notes)
-        check_pinned(chain, key)
-        check_sealed(chain)
-    else:  # then no signature has a meaning, and line 1 is at fault already
+    if not chain.lineage.origin:  # then no signature has a meaning, and line 1 is at fault already
         chain.decide(None)
+        return report
+
+    judge_checkpoints(files, chain, notes)
+    check_sealed(chain)
+    if deep is not None:
+        deep.finish()
+    check_pinned(chain, key)
     if head is not None:
         judge_head(chain, key, head)
     return report
+
+
+def read_segment(files: Folder, name: str, chain: Chain, *, is_last: bool) -> None:
+    """6.2: the lines of one segment."""
+    chain.end = Place(chain.tree.size + 1, name, 0)
+    if name != f"{chain.seq:012d}.jsonl":
+        message = f"expected a segment of the name {chain.seq:012d}.jsonl, found {name}"
+        chain.report.add("invalid", "segment", message, chain.end)
+    with files.open(f"segments/{name}") as source:
+        for line in read_lines(source, name, chain.end.line):
+            if line.complete or not is_last:
+                chain.take(line)
+            else:
+                chain.report.add("torn", "torn", "the last line is incomplete", line.place)
 
 
 def judge_checkpoints(files: Folder, chain: Chain, notes: list[tuple[int, str]]) -> None:
@@ -890,29 +898,34 @@ def judge_checkpoints(files: Folder, chain: Chain, notes: list[tuple[int, str]])
     chain.decide(chain.tail[1] if chain.tail and chain.tail[0] == report.size else None)
     for size, root, fault in checked:
         mark = chain.marks.get(size)  # None in a part that was removed
-        if root is None:
+        if size > report.size:
+            missing(chain, f"there is a checkpoint of {size} records, and {report.size} are here")
+        elif root is None:
             place = mark.last if mark else Place(max(size, 1), None, 0)
             report.add("invalid", "checkpoint", f"checkpoint {size}: {fault}", place)
-        elif size > report.size:
-            message = f"checkpoint {size} was signed, but there are {report.size} records"
-            report.add("invalid", "checkpoint", message, chain.end)
         elif mark is None or root == mark.root:
             chain.good.append(size)
         else:
             good = max(chain.good)
             message = f"records {good} to {size - 1} are not those of checkpoint {size}"
-            differ(chain, "invalid", "root", message, good, size)
+            differ(chain, message, good, size)
     report.sealed = max(chain.good)
 
 
+def missing(chain: Chain, message: str) -> None:
+    """6.3, 3: lines are missing; by D, the last one is at fault if it is damaged."""
+    if chain.before is None or not chain.is_damaged(chain.before):
+        chain.report.add("invalid", "checkpoint", message, chain.end)
+
+
 def check_pinned(chain: Chain, key: bytes) -> None:
-    """Section 4: the pinned key is of the lineage."""
-    if key not in chain.lineage.all():
+    """6.3: the pinned key is of the lineage. A damaged rotation is worth more words than this."""
+    if "invalid" not in chain.report.first and key not in chain.lineage.all():
         message = "signed by a key that is not pinned: the key you gave is none of this ledger's"
         chain.report.add("invalid", "key", message, chain.starts.get(0, Place(1, None, 0)))
 
 
-def differ(chain: Chain, state: str, code: str, message: str, good: int, size: int) -> None:
+def differ(chain: Chain, message: str, good: int, size: int) -> None:
     """R: the root of the first `size` records is not the signed one; which line is at fault?"""
     if chain.report.has(good + 1, size):
         return
@@ -920,25 +933,32 @@ def differ(chain: Chain, state: str, code: str, message: str, good: int, size: i
     place = chain.starts.get(good, Place(good + 1, None, 0))
     if chain.tail and mark and chain.tail[0] == size and chain.tail[1] != mark.leaf:
         place = mark.last
-    chain.report.add(state, code, message, place)
+    chain.report.add("invalid", "root", message, place)
 
 
-def check_head(head: Note, keys: list[bytes]) -> None:
-    """6.5: a good signature of one of these keys; UseError otherwise."""
+def is_signed(head: Note, keys: list[bytes]) -> bool:
+    """6.5: whether one of these keys signed the head."""
     for key in keys:
         try:
             check_signature(head, head.origin, key)
         except BadError:
             continue
-        return
-    raise UseError("the head is signed neither by the pinned key nor by another of this ledger's")
+        return True
+    return False
+
+
+def unusable(report: Report, message: str) -> None:
+    """6.5: a head that proves nothing; UseError, unless the ledger is invalid anyway."""
+    if "invalid" not in report.first:
+        raise UseError(message)
+    report.add(None, "head", message)
 
 
 def judge_head(chain: Chain, key: bytes, head: Note) -> None:
     """6.5: the head that was kept elsewhere."""
     report = chain.report
-    check_head(head, [key, *chain.lineage.all()])
-    if not chain.lineage.origin:  # then line 1 is at fault already
+    if not is_signed(head, [key, *chain.lineage.all()]):
+        unusable(report, "the head is signed by neither the pinned key nor another of the ledger's")
         return
     if head.origin != chain.lineage.origin:
         message = f"the head is of {head.origin!r}, and this ledger is {chain.lineage.origin!r}"
@@ -947,7 +967,8 @@ def judge_head(chain: Chain, key: bytes, head: Note) -> None:
         return
     root = chain.roots.get(head.size)
     if head.size <= report.pruned and root is None:
-        raise UseError("the head is of a removed part, where nothing is left to compare it with")
+        unusable(report, "the head is of a removed part, where nothing is left to compare it with")
+        return
     report.anchored = True
     if head.size > report.size:
         message = f"the head covers {head.size} records, and {report.size} are here"
@@ -955,7 +976,8 @@ def judge_head(chain: Chain, key: bytes, head: Note) -> None:
     elif head.root != (chain.marks[head.size].root if head.size > report.pruned else root):
         good = max([size for size in chain.good if size < head.size], default=0)
         message = f"the first {head.size} records are not those of the head"
-        differ(chain, "rolled-back", "head", message, good, head.size)
+        place = chain.starts.get(good, Place(good + 1, None, 0))
+        report.add("rolled-back", "head", message, place)
 
 
 def check_sealed(chain: Chain) -> None:
@@ -1161,8 +1183,6 @@ def run_ledger(args: argparse.Namespace, key: bytes) -> int:
     deep = Deep() if args.deep else None
     try:
         report = verify(Path(args.ledger), key, head, deep)
-        if deep is not None:
-            deep.finish(report)
     except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
         raise UseError(f"the bundle is damaged, or no plain zip: {error}") from error
     finally:

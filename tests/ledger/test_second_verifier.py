@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -392,13 +393,14 @@ def test_a_flipped_bit_is_found_in_its_line(tmp_path: Path, check: Callable[...,
         number += data.count(b"\n")
 
 
-def test_a_last_line_that_was_joined_to_the_one_before_is_missing(
+def test_a_last_line_that_was_joined_to_the_one_before_is_named(
     folder: Path, check: Callable[..., Result]
 ) -> None:
     file = folder / "segments" / "000000000008.jsonl"
     *first, before, last = file.read_bytes().splitlines(keepends=True)
+    offset = sum(map(len, first))
     file.write_bytes(b"".join(first) + before.rstrip(b"\n") + last)
-    assert brief(check(folder)) == (5, "invalid", 12, file.name, file.stat().st_size)
+    assert brief(check(folder)) == (5, "invalid", 11, file.name, offset)
 
 
 def test_without_a_tail_the_first_line_after_the_last_good_checkpoint_is_named(
@@ -649,7 +651,9 @@ def test_a_rotation_of_another_place_is_not_taken(
     member = json.loads(Ledger().some(1).rotate("two").lines[-1])["key"]
     ledger = Ledger().some(2)
     ledger.add("key", key=member)
-    assert brief(check(ledger.write(tmp_path / "ledger")))[1:3] == ("invalid", 1)
+    result = check(ledger.write(tmp_path / "ledger"))
+    assert brief(result)[1:3] == ("invalid", 4)
+    assert "key" not in codes(result)
 
 
 def test_any_key_of_the_lineage_may_be_pinned(tmp_path: Path, check: Callable[..., Result]) -> None:
@@ -833,17 +837,20 @@ def test_an_unusable_head_is_an_error_of_use(
     assert check(folder, "--head", str(tmp_path / "none")) == (2, {})
 
 
-def test_an_unusable_head_is_an_error_of_use_for_a_bad_ledger_too(
+def test_an_unusable_head_does_not_hide_that_the_ledger_is_invalid(
     folder: Path, tmp_path: Path, check: Callable[..., Result]
 ) -> None:
     file = folder / "segments" / "000000000004.jsonl"
     file.write_bytes(file.read_bytes().replace(b'"kind":"key"', b'"kind":"kex"'))
     head = kept(tmp_path, genuine().head())
-    assert check(folder, "--head", head, key=ONE) == (2, {})
-    assert brief(check(folder, "--head", head, key=TWO))[:3] == (5, "invalid", 1)
+    code, said = check(folder, "--head", head, key=ONE)
+    assert (code, said["state"], said["line"]) == (5, "invalid", 7)
+    assert [one["code"] for one in said["findings"] if one["state"] is None] == ["head"]
+    code, said = check(folder, "--head", head, key=TWO)
+    assert (code, said["state"], said["line"]) == (5, "invalid", 7)
+    assert [one["code"] for one in said["findings"] if one["state"] is None] == []
     (folder / "pruned.json").write_bytes(b"{}")
-    assert check(folder, "--head", head, key=ONE) == (2, {})
-    assert brief(check(folder, "--head", head, key=TWO))[:3] == (5, "invalid", 1)
+    assert brief(check(folder, "--head", head, key=ONE))[:3] == (5, "invalid", 1)
 
 
 def test_the_head_of_another_ledger_of_the_same_key_tells_them_apart(
@@ -1556,7 +1563,7 @@ def test_readers_of_bytes_raise_nothing_unforeseen(data: bytes) -> None:
         verifier.parse_note,
         functools.partial(verifier.verify_proof, key=raw(private("one"))),
     ):
-        with pytest.raises(verifier.BadError):
+        with contextlib.suppress(verifier.BadError):
             parse(data)
     report = verifier.verify_plain(io.BytesIO(data), raw(private("one")), None, None)
     assert report.state() in ("invalid", "torn", "unsealed")

@@ -113,8 +113,6 @@ def ask_second(
             looks.open(files)
         note = None if head is None else read_head(head)
         report = second.verify_ledger(files, key.raw, note, looks)
-        if looks is not None:
-            looks.finish(report)
     except second.UseError:
         return REFUSED
     finally:

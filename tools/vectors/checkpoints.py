@@ -121,7 +121,7 @@ def checkpoint_attacks() -> Iterator[Attack]:
             30, note_of(30 * scene.image.lines[:1], scene.origin, scene.stranger)
         ),
         "invalid",
-        30,
+        21,
     )
     yield Attack(
         "checkpoint-of-nothing",
@@ -255,6 +255,7 @@ def head_attacks() -> Iterator[Attack]:
         "head-by-stranger-ledger-invalid",
         "the head was signed by a key that is none of the ledger's, whose line 5 was edited",
         lambda scene: note_of(scene.image.lines, scene.origin, scene.stranger),
-        None,
+        "invalid",
+        5,
         change=lambda scene: scene.image.edit(5, tweak),
     )

@@ -204,7 +204,7 @@ def rotation_attacks() -> Iterator[Attack]:
         "the rotation deleted, the newest key is pinned",
         lambda scene: scene.image.with_line(11),
         "invalid",
-        1,
+        11,
     )
     yield Attack(
         "rotation-hidden",
@@ -242,7 +242,7 @@ def rotation_attacks() -> Iterator[Attack]:
         "everything after line 8 is gone; the old key is pinned and signed no later checkpoint",
         lambda scene: scene.image.truncate(sum(len(one.raw) for one in scene.image.chunks[:8])),
         "invalid",
-        11,
+        9,
         key="old",
     )
 

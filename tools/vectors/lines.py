@@ -53,9 +53,7 @@ def _on_line(line: int) -> Iterator[Attack]:
         _first_of_rehashed(line),
         key="old",
     )
-    # Without the rotation, the pinned key is none of this ledger's: line 1.
-    without_key = 1 if line == ROTATION_SEQ + 1 else line
-    yield Attack(f"delete-{line}", f"line {line} deleted", deleted, bad, without_key)
+    yield Attack(f"delete-{line}", f"line {line} deleted", deleted, bad, line)
     yield Attack(
         f"shorten-{line}",
         f"line {line} deleted, every later one numbered and linked anew",
@@ -70,7 +68,7 @@ def _on_line(line: int) -> Iterator[Attack]:
         f"line {line} taken from another ledger of the same keys",
         spliced,
         bad,
-        1 if line == ROTATION_SEQ + 1 else line,
+        line,
     )
 
 
@@ -126,15 +124,14 @@ def _cut_after(left: int) -> Iterator[Attack]:
 
     is_newer = left > ROTATION_SEQ
     about = f"all after {left} lines cut off"
-    line = left + 1 if is_newer else 1  # the pinned key is of later: line 1
-    yield Attack(f"truncate-{left}", about, cut, "invalid", line)
+    yield Attack(f"truncate-{left}", about, cut, "invalid", left + 1)
     about += ", checkpoints and all"
     yield Attack(
         f"rollback-{left}-head",
         f"{about}; the head was kept",
         rolled_back,
         "rolled-back" if is_newer else "invalid",
-        line,
+        left + 1 if is_newer else 1,  # the pinned key is of later
         head=newest_head,
     )
     sealed = max(size for size in (0, *SEALED) if size <= left)
