@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import zipfile
 from contextlib import suppress
@@ -258,6 +259,24 @@ def test_any_lines_can_be_kept_at_any_time(
     older = hand.pruned(size, sorted({0} | {one for one in policies if one < size}))["kept"]
     newer = hand.pruned(size + more, sorted(one for one in policies if size <= one < size + more))
     assert second.encode() == rfc8785.dumps({**newer, "kept": [*older, *newer["kept"]]})
+
+
+def test_others_append_meanwhile(made: Made) -> None:
+    child = os.fork()
+    if child == 0:
+        try:
+            for number in range(50, 70):
+                made.run(range(number, number + 1), run_id=f"run-{number}", time=RECENT)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    pruning = prune_it(made)
+    assert os.waitpid(child, 0)[1] == 0
+    report = made.verify()
+    assert (report.state, faults(report)) == (State.UNANCHORED, [])
+    assert report.pruned == pruning.plan.size
+    assert report.kinds["analysis"] >= 20
+    assert second_opinion(made.folder) == "unanchored"
 
 
 # What is refused.

@@ -6,14 +6,15 @@ import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import Wheel
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # What the core's metadata does not promise: importing any of it fails as if it were not installed.
 PROGRAM = """
@@ -89,6 +90,28 @@ def test_the_policies_are_found_inside_the_wheel(site: Path, tmp_path: Path) -> 
         check=True,
     )
     assert result.stdout.startswith("sha256:")
+
+
+def test_a_ledger_is_packed_with_the_documents_of_the_wheel(site: Path, tmp_path: Path) -> None:
+    program = PROGRAM.replace(
+        'runpy.run_module("cert_cli", run_name="__main__", alter_sys=True)',
+        "from pathlib import Path; from cert.evidence.bundle import write_bundle; "
+        "from cert.ledger.appender import open_ledger; from cert.ledger.key_store import GivenKey; "
+        "from cert.ledger.keys import Signer; "
+        "open_ledger(Path('ledger'), GivenKey(Signer.generate())).close(); "
+        "print(write_bundle(Path('ledger'), Path('evidence.zip')).report.state)",
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, str(site)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.stdout, result.stderr) == ("unanchored\n", "")
+    with zipfile.ZipFile(tmp_path / "evidence.zip") as archive:
+        verifier = (ROOT / "docs" / "verifier" / "cert_verify.py").read_bytes()
+        assert archive.read("cert_verify.py") == verifier
 
 
 def test_a_command_that_needs_a_model_names_the_command_that_installs_it(
