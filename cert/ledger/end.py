@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from binascii import hexlify
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,14 @@ from cert.ledger.errors import LedgerError, LedgerRefusedError, ProofError, Sign
 from cert.ledger.files import check_is_ours, open_for_append, write_file
 from cert.ledger.index import Index
 from cert.ledger.keys import public_key_from_base64
-from cert.ledger.line import MAX_LINE_BYTES, genesis_prev, is_control, leaf_hash, parse_links
+from cert.ledger.line import (
+    MAX_LINE_BYTES,
+    genesis_prev,
+    is_control,
+    is_measured,
+    leaf_hash,
+    parse_links,
+)
 from cert.ledger.lineage import Genesis, Lineage, parse_genesis
 from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import parse_pruned, verify_pruned
@@ -37,6 +45,7 @@ from cert.ledger.reader import (
 from cert.ledger.tail import parse_tail
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cert.ledger.reader import Segment
@@ -77,26 +86,48 @@ class End:
         """Of the open segment."""
         return self.folder / SEGMENTS / segment_name(self.segment)
 
-    def advance(self, line: bytes, leaf: bytes) -> None:
-        """Take over a line that stands at the end.
+    def advance(self, lines: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+        """Take over lines that stand at the end.
+
+        Args:
+            lines: Without newlines; each has the form and the link of its place.
+            leaves: Their leaf hashes.
 
         Raises:
-            LedgerRefusedError: It is a rotation that does not hold, or the checkpoint that was
+            LedgerRefusedError: There is a rotation that does not hold, or the checkpoint that was
                 the newest does not cover these lines.
         """
-        self.index.add(line, self.tree.size, self.segment, self.offset)
+        done = 0
         try:
-            if is_control("key", line):
-                self.lineage.rotate(line)
-            self.tree.extend([leaf])
-            self.last_leaf = leaf
-            self.offset += len(line) + 1
-            if self.newest is not None and self.newest.checkpoint.size == self.tree.size:
-                self.verify(self.newest)
+            for number, line in enumerate(lines):
+                if is_measured(line):
+                    continue
+                self._grow(lines[done:number], leaves[done:number])
+                done = number
+                self.index.add(line, self.tree.size, self.segment, self.offset)
+                if is_control("key", line):
+                    self.lineage.rotate(line)
+            self._grow(lines[done:], leaves[done:])
         except ProofError as error:
             raise LedgerRefusedError(
                 f"record {self.tree.size} of {self.folder}: {error.message}", hint=_SEE
             ) from error
+
+    def _grow(self, lines: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+        """Take over lines of which tree and place are all that has to be known."""
+        newest = 0 if self.newest is None else self.newest.checkpoint.size
+        room = newest - self.tree.size
+        if 0 < room < len(lines):
+            self._grow(lines[:room], leaves[:room])
+            self._grow(lines[room:], leaves[room:])
+            return
+        if not lines:
+            return
+        self.tree.extend(leaves)
+        self.last_leaf = leaves[-1]
+        self.offset += sum(map(len, lines)) + len(lines)
+        if self.newest is not None and newest == self.tree.size:
+            self.verify(self.newest)
 
     def check_length(self) -> None:
         """See that the newest checkpoint was reached.
@@ -166,15 +197,18 @@ class End:
             for block in read_blocks(file, size - start):
                 if not block.is_complete:
                     return self.offset
+                seq, prev = self.tree.size, self.last_leaf
+                leaves: list[bytes] = []
                 for line in block.lines:
                     links = parse_links(line)
-                    if (
-                        links is None
-                        or links.seq != self.tree.size
-                        or links.prev != self.last_leaf.hex().encode()
-                    ):
-                        return self.offset
-                    self.advance(line, leaf_hash(line))
+                    if links is None or links.seq != seq or links.prev != hexlify(prev):
+                        break
+                    prev = leaf_hash(line)
+                    leaves.append(prev)
+                    seq += 1
+                self.advance(block.lines[: len(leaves)], leaves)
+                if len(leaves) < len(block.lines):
+                    return self.offset
         return None
 
     def _set_aside(self, at: int, size: int) -> bytes:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from binascii import hexlify
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cert.ledger.canonical import CanonicalError, parse_canonical
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cert.ledger.keys import PublicKey
 
 MAX_LINE_BYTES: Final = 1 << 24
@@ -22,6 +25,10 @@ HASH_BYTES: Final = 32
 _FORM: Final = re.compile(rb'\{"_prev":"([0-9a-f]{64})","_seq":(0|[1-9][0-9]{0,15}),"[a-z]')
 _CONTROL: Final = re.compile(_FORM.pattern[: -len(rb'"[a-z]')] + rb'"clock":')
 _BODY: Final = re.compile(rb'\{"[a-z]')
+_SEQ_END: Final = len(b'{"_prev":"') + 2 * HASH_BYTES + len(b'","_seq":')
+_NEWLINE: Final = 0x0A
+_LEAF: Final = hashlib.sha256(b"\x00")
+"""Copied for each line, which costs less than beginning anew."""
 
 
 class Links(NamedTuple):
@@ -38,7 +45,9 @@ class Links(NamedTuple):
 
 def leaf_hash(line: bytes) -> bytes:
     """SHA-256 of 0x00 and the line without its newline: link of the chain and leaf of the tree."""
-    return hashlib.sha256(b"\x00" + line).digest()
+    digest = _LEAF.copy()
+    digest.update(line)
+    return digest.digest()
 
 
 def genesis_prev(origin: str, key: PublicKey) -> bytes:
@@ -58,7 +67,7 @@ def check_body(body: bytes) -> None:
     """
     if not _BODY.match(body):
         raise CanonicalError("a record begins with a key of a lower-case letter")
-    if b"\n" in body:
+    if _NEWLINE in body:
         raise CanonicalError("a record with a newline would be two lines")
     if len(body) > MAX_LINE_BYTES - 128:
         raise CanonicalError(f"a record of {len(body)} bytes; the limit is {MAX_LINE_BYTES - 128}")
@@ -67,6 +76,40 @@ def check_body(body: bytes) -> None:
 def join_links(prev: bytes, seq: int, body: bytes) -> bytes:
     """Put place and link in front of a record's bytes; no newline."""
     return b'{"_prev":"%b","_seq":%d,%b' % (prev.hex().encode(), seq, body[1:])
+
+
+def chain_lines(prev: bytes, seq: int, bodies: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Put places and links in front of records in a row.
+
+    Args:
+        prev: Leaf hash of the line before the first one.
+        seq: Place of the first one.
+        bodies: Bytes of records without links.
+
+    Returns:
+        The lines, without newlines, and their leaf hashes.
+    """
+    lines: list[bytes] = []
+    leaves: list[bytes] = []
+    copy = _LEAF.copy
+    for body in bodies:
+        line = b'{"_prev":"%b","_seq":%d,%b' % (hexlify(prev), seq, body[1:])
+        digest = copy()
+        digest.update(line)
+        prev = digest.digest()
+        lines.append(line)
+        leaves.append(prev)
+        seq += 1
+    return lines, leaves
+
+
+def is_measured(line: bytes) -> bool:
+    """Whether a line, which has the form of one, begins like the record of a measured text.
+
+    It is then neither a control record nor one of a policy or a run, which is seen without looking
+    through all of it.
+    """
+    return line.startswith(b',"assessment":', line.find(b",", _SEQ_END))
 
 
 def parse_links(line: bytes) -> Links | None:
@@ -82,7 +125,7 @@ def is_control(kind: str, line: bytes) -> bool:
 
     A line that looks like one and is not canonical counts as one, so that somebody looks closer.
     """
-    if b'"kind":"%b"' % kind.encode() not in line or not _CONTROL.match(line):
+    if not _CONTROL.match(line) or b'"kind":"%b"' % kind.encode() not in line:
         return False
     try:
         return parse_canonical(line).get("kind") == kind

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, sign_checkpoint
 from cert.ledger.control import build_rotation, utc_now
@@ -24,7 +24,7 @@ from cert.ledger.errors import (
     SigningKeyError,
 )
 from cert.ledger.files import write_all, write_file
-from cert.ledger.line import MAX_LINE_BYTES, join_links, leaf_hash
+from cert.ledger.line import MAX_LINE_BYTES, chain_lines
 from cert.ledger.reader import CHECKPOINTS, TAIL, FolderReader, note_name
 from cert.ledger.tail import Tail
 
@@ -71,8 +71,7 @@ class Limits:
     lock_timeout_s: float = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An acknowledged record.
 
     Attributes:
@@ -153,25 +152,18 @@ class Writer:
         Raises:
             LedgerError: They could not be written.
         """
+        if not bodies:
+            return []
         end = self.end
-        seq, prev = end.tree.size, end.last_leaf
-        entries, leaves = [], []
-        for body in bodies:
-            line = join_links(prev, seq, body)
-            prev = leaf_hash(line)
-            entries.append(Entry(seq, line))
-            leaves.append(prev)
-            seq += 1
-        if not entries:
-            return entries
+        seq = end.tree.size
+        lines, leaves = chain_lines(end.last_leaf, seq, bodies)
         self._is_dirty = True
         try:
-            write_all(end.fd, b"\n".join([*(one.line for one in entries), b""]))
+            write_all(end.fd, b"\n".join([*lines, b""]))
         except OSError as error:
             self._take_back(error)
-        for entry, leaf in zip(entries, leaves, strict=True):
-            end.advance(entry.line, leaf)
-        return entries
+        end.advance(lines, leaves)
+        return list(map(Entry, range(seq, seq + len(lines)), lines))
 
     def _take_back(self, error: OSError) -> None:
         """Cut off what was written of records that could not be written whole."""
