@@ -44,7 +44,7 @@ class ContentCheck:
         self._deep = DeepCheck(
             content_of=self._content_of if self._is_there else None, is_part=is_part
         )
-        self.kinds: dict[str, int] = self._deep.kinds
+        self.kinds = self._deep.kinds
         self._kept_back = 0
 
     def preload(self, seq: int, line: bytes) -> None:

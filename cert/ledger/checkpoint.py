@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -36,7 +37,7 @@ class Checkpoint:
     @property
     def text(self) -> bytes:
         """What is signed."""
-        return f"{self.origin}\n{self.size}\n{base64.b64encode(self.root).decode()}\n".encode()
+        return f"{self.origin}\n{self.size}\n{root_text(self.root)}\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,20 @@ class SignedCheckpoint:
             raise ProofError(f"the checkpoint of size {self.checkpoint.size} is not by {key.text}")
         for signature in mine:
             key.verify(signature, self.checkpoint.text)
+
+    def is_signed_by(self, *keys: PublicKey | None) -> bool:
+        """Whether one of these keys signed it."""
+        for key in keys:
+            if key is not None:
+                with suppress(ProofError):
+                    self.verify(key)
+                    return True
+        return False
+
+
+def root_text(root: bytes) -> str:
+    """A root as checkpoints and records write it, in base64."""
+    return base64.b64encode(root).decode()
 
 
 def is_origin(text: object) -> bool:

@@ -7,13 +7,12 @@ It never writes. What it finds goes into a report; it raises where it cannot do 
 
 from __future__ import annotations
 
-import base64
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cert.ledger.chain import Chain, Place
-from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint
+from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, root_text
 from cert.ledger.errors import LedgerError, ProofError
 from cert.ledger.findings import Finding, Findings, Problem, Report, State
 from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, parse_links
@@ -24,7 +23,7 @@ from cert.ledger.reader import PRUNED, TAIL, read_blocks
 from cert.ledger.tail import parse_tail
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from cert.ledger.keys import PublicKey
     from cert.ledger.reader import Block, Reader, Segment
@@ -36,7 +35,9 @@ _REMOVED: Final = Place(1, "", 0)
 class RecordCheck(Protocol):
     """What looks into records (`--deep`); it never raises on what a record holds."""
 
-    kinds: dict[str, int]
+    @property
+    def kinds(self) -> Mapping[str, int]:
+        """Records so far, by kind."""
 
     def preload(self, seq: int, line: bytes) -> None:
         """Take a line that was kept of a removed part."""
@@ -324,7 +325,7 @@ class _Verification:
             if leaf is not None and leaf != bad.last_leaf:
                 place, words = bad.last, "the line is not the one that was signed"
             self._add(
-                State.INVALID, "root", words, place, _base64(bad.signed.root), _base64(bad.root)
+                State.INVALID, "root", words, place, root_text(bad.signed.root), root_text(bad.root)
             )
 
     def _judge_rest(self, chain: Chain, stops: Sequence[int]) -> None:
@@ -361,7 +362,7 @@ class _Verification:
     def _judge_head(self, head: SignedCheckpoint) -> None:
         checkpoint = head.checkpoint
         keys = [self._pinned, *(self._lineage.keys if self._lineage is not None else [])]
-        if not any(_is_signed_by(head, key) for key in keys):
+        if not head.is_signed_by(*keys):
             raise ProofError(
                 "the head is not signed by the pinned key, nor by another of this ledger's",
                 hint="give the file that `cert ledger head` wrote, and the key that signed it",
@@ -395,8 +396,8 @@ class _Verification:
                 "head",
                 words,
                 place,
-                _base64(checkpoint.root),
-                None if root is None else _base64(root),
+                root_text(checkpoint.root),
+                None if root is None else root_text(root),
             )
 
     def _build_report(self, chain: Chain) -> Report:
@@ -414,7 +415,7 @@ class _Verification:
             records=self._here.line - 1 - self._pruned_size,
             pruned=self._pruned_size,
             sealed=self._sealed,
-            root=_base64(chain.frontier.root()),
+            root=root_text(chain.frontier.root()),
             key=None if self._lineage is None else self._lineage.current.text,
             kinds={} if self._deep is None else dict(self._deep.kinds),
         )
@@ -448,15 +449,3 @@ def _first_name(segments: Sequence[Segment]) -> str:
     """File of line 1, or the one where it would be; empty where there is no file."""
     names = [one.name for one in segments if one.size_bytes] or [one.name for one in segments][-1:]
     return names[0] if names else ""
-
-
-def _is_signed_by(signed: SignedCheckpoint, key: PublicKey) -> bool:
-    try:
-        signed.verify(key)
-    except ProofError:
-        return False
-    return True
-
-
-def _base64(root: bytes) -> str:
-    return base64.b64encode(root).decode()

@@ -9,13 +9,12 @@ Nothing in such a file is signed. Only a head that was kept elsewhere makes more
 
 from __future__ import annotations
 
-import base64
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from cert.ledger.canonical import CanonicalError, parse_canonical
 from cert.ledger.chain import Chain, Place
-from cert.ledger.checkpoint import SignedCheckpoint, parse_checkpoint
+from cert.ledger.checkpoint import SignedCheckpoint, parse_checkpoint, root_text
 from cert.ledger.errors import ProofError
 from cert.ledger.findings import Finding, Findings, Report, State
 from cert.ledger.line import MAX_LINE_BYTES, is_control, parse_links
@@ -226,7 +225,7 @@ class _Walk:
             self._add(None, "head", "the head could not be compared with this file", None)
             return False
         checkpoint, lineage = head.checkpoint, self._lineage
-        if not any(_is_signed_by(head, key) for key in (self._pinned, *lineage.keys)):
+        if not head.is_signed_by(self._pinned, *lineage.keys):
             raise ProofError(
                 "the head is not signed by the pinned key, nor by another of this ledger's",
                 hint="give the file that `cert ledger head` wrote, and the key that signed it",
@@ -237,7 +236,7 @@ class _Walk:
             words = "the records name another key than the one that was pinned"
             expected = None if self._pinned is None else self._pinned.text
             self._add(State.INVALID, "key", words, _START, expected, lineage.current.text)
-        if not any(_is_signed_by(head, key) for key in (self._pinned, *lineage.keys)):
+        if not head.is_signed_by(self._pinned, *lineage.keys):
             return self._leave_out(
                 "the head is not signed by the pinned key, nor by another of this ledger's",
                 hint="give the file that `cert ledger head` wrote, and the key that signed it",
@@ -255,8 +254,8 @@ class _Walk:
         if self._head_root == checkpoint.root:
             return True
         words = f"the first {checkpoint.size} records are not those that the kept head is of"
-        found = None if self._head_root is None else _base64(self._head_root)
-        self._add(State.ROLLED_BACK, "head", words, _START, _base64(checkpoint.root), found)
+        found = None if self._head_root is None else root_text(self._head_root)
+        self._add(State.ROLLED_BACK, "head", words, _START, root_text(checkpoint.root), found)
         return False
 
     def _leave_out(self, words: str, *, hint: str) -> bool:
@@ -284,7 +283,7 @@ class _Walk:
             origin=None if self._lineage is None else self._lineage.origin,
             records=records,
             sealed=sealed,
-            root=None if root is None else _base64(root),
+            root=None if root is None else root_text(root),
             key=self._lineage.current.text if self._lineage is not None and is_known else None,
             kinds={} if self._deep is None else dict(self._deep.kinds),
         )
@@ -306,17 +305,3 @@ class _Walk:
     ) -> None:
         line, offset = (None, None) if place is None else (place.line, place.offset)
         self._findings.add(Finding(state, code, message, line, None, offset, expected, found))
-
-
-def _is_signed_by(signed: SignedCheckpoint, key: PublicKey | None) -> bool:
-    if key is None:
-        return False
-    try:
-        signed.verify(key)
-    except ProofError:
-        return False
-    return True
-
-
-def _base64(root: bytes) -> str:
-    return base64.b64encode(root).decode()

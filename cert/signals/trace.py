@@ -7,10 +7,10 @@ equals the one computed when the record was made, bit for bit.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import orjson
 
 from cert.core.errors import NumericalError
@@ -18,6 +18,7 @@ from cert.core.errors import NumericalError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
 ROUNDING_NATS = 1e-3
@@ -85,10 +86,10 @@ def build_trace(  # noqa: PLR0913, PLR0917 - one argument a signal
         raise ValueError("token ids and ranks are not negative")
     trace = SignalTrace(
         token_ids=ids,
-        logprobs=_readings("logprobs", logprobs, low=-np.inf, high=0.0),
+        logprobs=_readings("logprobs", logprobs, low=-math.inf, high=0.0),
         entropies=_readings("entropies", entropies, low=0.0, high=_LARGEST),
         top_k_entropies=_readings("top_k_entropies", top_k_entropies, low=0.0, high=_LARGEST),
-        logit_margins=_readings("logit_margins", logit_margins, low=0.0, high=np.inf),
+        logit_margins=_readings("logit_margins", logit_margins, low=0.0, high=math.inf),
         probability_margins=_readings("probability_margins", probability_margins, low=0, high=1),
         ranks=places,
     )
@@ -98,10 +99,13 @@ def build_trace(  # noqa: PLR0913, PLR0917 - one argument a signal
     return trace
 
 
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = 3.4028234663852886e38
+"""Of float32."""
 
 
 def _readings(name: str, values: ArrayLike, *, low: float, high: float) -> tuple[float, ...]:
+    import numpy as np  # noqa: PLC0415 - building takes it, reading evidence does not
+
     wide = np.asarray(values)
     if wide.ndim != 1:
         raise ValueError(f"{name} have the shape {wide.shape}; expected (T,)")
