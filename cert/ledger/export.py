@@ -6,12 +6,12 @@ was in force there. Texts behind commitments are not in it: they are to go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, Final
 
 from cert.core.errors import ConfigurationError
 from cert.ledger.errors import LedgerError
 from cert.ledger.findings import State
-from cert.ledger.reader import SEGMENTS, TAIL, FolderReader, Segment
+from cert.ledger.reader import SEGMENTS
 from cert.ledger.verify import verify_ledger
 from cert.ledger.zip_reader import FOLDER, ZipReader
 from cert.ledger.zip_writer import Member, Packed, ledger_members, measure, member_of, zip_beside
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cert.ledger.lineage import Lineage
+    from cert.ledger.parts import FirstRecords
+    from cert.ledger.reader import Segment
 
 _README: Final = """\
 RECORDS {first} TO {last} OF THE LEDGER {origin}
@@ -38,29 +40,6 @@ SHA-256 fingerprint should be
 
 Texts that records only commit to are not in this file.
 """
-
-
-class FirstRecords:
-    """The first records of a ledger, as a ledger that ends with a checkpoint; a `Reader`."""
-
-    def __init__(self, reader: FolderReader, segments: Sequence[Segment], size: int) -> None:
-        """Take the segments that are there of the first `size` records."""
-        self.root = reader.root
-        self.segments = list(segments)
-        self.checkpoints = [one for one in reader.checkpoints if one <= size]
-        self._reader = reader
-
-    def open_segment(self, segment: Segment) -> BinaryIO:
-        """Open a segment at its beginning."""
-        return self._reader.open_segment(segment)
-
-    def read_checkpoint(self, size: int) -> bytes:
-        """Read a signed note."""
-        return self._reader.read_checkpoint(size)
-
-    def read_side_file(self, name: str) -> bytes | None:
-        """Read a side file; `tail.json` speaks of another end."""
-        return None if name == TAIL else self._reader.read_side_file(name)
 
 
 def check_target(export: Path, folder: Path) -> None:

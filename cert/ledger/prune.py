@@ -10,6 +10,7 @@ between the two has segments too many, and nothing else is wrong with it.
 
 from __future__ import annotations
 
+import base64
 import os
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from cert.ledger.checkpoint import parse_checkpoint
 from cert.ledger.content import open_content
 from cert.ledger.control import build_pruned
 from cert.ledger.errors import LedgerError, LedgerRefusedError
-from cert.ledger.export import FirstRecords, check_target, torn_copies, write_export
+from cert.ledger.export import check_target, torn_copies, write_export
 from cert.ledger.files import FolderLock, sync_folder, write_file
 from cert.ledger.findings import State
 from cert.ledger.kept import build_pruned_part
+from cert.ledger.keys import parse_public_key
+from cert.ledger.parts import FirstRecords, LastRecords
 from cert.ledger.pruned import parse_pruned, verify_pruned
 from cert.ledger.pruning_plan import Survey, check_retention, plan_pruning
 from cert.ledger.reader import (
@@ -101,7 +104,7 @@ def prune(  # noqa: PLR0913 - what a person has to say for it
     """
     check_retention(before, retention_days=retention_days, now=now or datetime.now(UTC))
     check_target(export, folder)
-    texts = finish_pruning(folder)
+    texts = finish_pruning(folder, keys)
     with open_ledger(folder, keys) as ledger:
         ledger.seal()
         reader = FolderReader(folder)
@@ -135,14 +138,18 @@ def prune(  # noqa: PLR0913 - what a person has to say for it
     return Pruning(plan, packed, (texts or 0) + _remove(folder, part.size, part.encode(), earlier))
 
 
-def finish_pruning(folder: Path) -> int | None:
+def finish_pruning(folder: Path, keys: Keys) -> int | None:
     """Remove what `pruned.json` stands for and is there still, after a pruning that was cut off.
+
+    Anybody can make a `pruned.json` that holds, of checkpoints that were signed for other reasons.
+    So it counts only with the `pruned` record that was signed before it.
 
     Returns:
         How many rows of the contents went along; None where there was nothing to finish.
 
     Raises:
-        LedgerRefusedError: `pruned.json` does not hold.
+        LedgerRefusedError: No signed record says that these were to be removed.
+        SigningKeyError: The ledger's key is not here.
         LedgerError: A file cannot be removed.
     """
     reader = FolderReader(folder)
@@ -153,7 +160,22 @@ def finish_pruning(folder: Path) -> int | None:
     if not _segments_before(folder, part.size):
         with _contents(folder) as store:
             return 0 if store is not None and store.wipe() else None
-    verify_pruned(part, reader.read_checkpoint)
+    lineage = verify_pruned(part, reader.read_checkpoint)
+    survey = Survey()
+    report = verify_ledger(LastRecords(reader, part.size), lineage.current, deep=survey)
+    root = parse_checkpoint(reader.read_checkpoint(part.size)).checkpoint.root
+    said = survey.recorded or {}
+    if (
+        report.state not in _SOUND | {State.UNSEALED}
+        or (said.get("size"), said.get("root")) != (part.size, base64.b64encode(root).decode())
+        or survey.recorded_at >= report.sealed
+    ):
+        raise LedgerRefusedError(
+            f"{folder / PRUNED} stands for {part.size} records, and no signed `pruned` record says "
+            "that they were to be removed; nothing was removed",
+            hint="if nobody pruned this ledger, move pruned.json away, then run `cert verify`",
+        )
+    keys.find(parse_public_key((report.key or "").encode(), source=str(folder)))
     return _remove(folder, part.size, data, data)
 
 

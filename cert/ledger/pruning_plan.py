@@ -148,12 +148,14 @@ class Survey:
 
     Attributes:
         kinds: Not counted.
-        recorded: Size, root, export and reason of the last `pruned` record; None for none.
+        recorded: The `pruned` of the last such record; None for none.
+        recorded_at: Its number.
     """
 
     def __init__(self) -> None:
         self.kinds: dict[str, int] = {}
         self.recorded: dict[str, Any] | None = None
+        self.recorded_at = 0
         self._keys: list[tuple[int, bytes]] = []
         self._genesis: bytes | None = None
 
@@ -168,7 +170,7 @@ class Survey:
         elif is_control("key", line):
             self._keys.append((seq, line))
         elif is_control("pruned", line):
-            self.recorded = orjson.loads(line)["pruned"]
+            self.recorded, self.recorded_at = orjson.loads(line)["pruned"], seq
         return ()
 
     def finish(self) -> Sequence[Problem]:

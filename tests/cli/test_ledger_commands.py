@@ -15,7 +15,7 @@ import pytest
 
 from cert.core.errors import ConfigurationError
 from cert.ledger.appender import open_ledger
-from cert.ledger.reader import FolderReader
+from cert.ledger.errors import LedgerError
 from cert_cli import confirmation
 from tests.cli.helpers import Processes, Program, Terminal
 from tests.cli.ledgers import (
@@ -307,18 +307,19 @@ def test_prune_of_what_does_not_verify_is_an_integrity_failure(
     assert not (folder / "old.zip").exists()
 
 
-def test_a_pruning_that_was_cut_off_is_finished(cert: Program, folder: Path, made: Made) -> None:
-    from cert.ledger.kept import build_pruned_part
-    from cert.ledger.pruning_plan import parse_date, plan_pruning
-
+def test_a_pruning_that_was_cut_off_is_finished(
+    cert: Program, folder: Path, made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "cert.yaml").write_text("retention_days: 365\n")
-    reader = FolderReader(made.folder)
-    plan = plan_pruning(reader, parse_date("2021-01-01"))
-    part = build_pruned_part(reader, None, plan.size)
-    (made.folder / "pruned.json").write_bytes(part.encode())
-    ran = cert(
-        "ledger", "prune", "--before", "2021-01-01", "--export", "old.zip", "--reason", "x", "--yes"
-    )
+    args = ["ledger", "prune", "--before", "2021-01-01", "--export", "old.zip", "--reason", "x"]
+
+    def fails(*_: object) -> None:
+        raise LedgerError("cut off", hint="run it again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cert.ledger.prune._unlink", fails)
+        assert cert(*args, "--yes").code == 4
+    ran = cert(*args, "--yes")
     assert ran.code == 0, ran.err
     assert ran.out == "finished a pruning that had been cut off; nothing else is old enough\n"
     assert cert("verify").code == 0

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from cert.core.errors import ConfigurationError
 from cert.ledger.checkpoint import parse_checkpoint
-from cert.ledger.errors import LedgerError, LedgerRefusedError
+from cert.ledger.errors import LedgerError, LedgerRefusedError, SigningKeyError
 from cert.ledger.findings import State
 from cert.ledger.kept import build_pruned_part
+from cert.ledger.key_store import GivenKey
 from cert.ledger.keys import Signer
 from cert.ledger.proofs import prove_consistency, prove_inclusion
 from cert.ledger.prune import Pruning, finish_pruning, prune
@@ -30,7 +31,7 @@ from cert.ledger.reader import FolderReader
 from cert.ledger.scan import scan_lines
 from cert.ledger.verify import verify_ledger
 from cert.ledger.zip_reader import ZipReader
-from tests.ledger.committed import SIGNER, Made, faults, second_opinion
+from tests.ledger.committed import KEYS, SIGNER, Made, faults, second_opinion
 from tests.ledger.killing import killed_at
 from tests.ledger.ledgers import begin, frontier_of, leaf_of, make, path_of, private
 
@@ -435,14 +436,53 @@ def test_wherever_it_is_killed_doing_it_again_finishes_it(made: Made, tmp_path: 
     assert states <= {State.UNANCHORED, State.UNSEALED, State.INVALID}
 
 
-def test_a_pruning_that_was_cut_off_is_finished_by_the_next(made: Made) -> None:
+def cut_off(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave a ledger with `pruned.json` in place and every segment still there."""
+
+    def fails(*_: object) -> None:
+        raise LedgerError("cut off")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("cert.ledger.prune._unlink", fails)
+        with pytest.raises(LedgerError, match="cut off"):
+            prune_it(made)
+
+
+def test_a_pruning_that_was_cut_off_is_finished_by_the_next(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(made, monkeypatch)
+    part = parse_pruned((made.folder / "pruned.json").read_bytes())
+    assert segments_of(made.folder)[0] == "000000000000.jsonl"
+    made.keys = GivenKey(Signer.generate())
+    with pytest.raises(SigningKeyError, match="the ledger is signed by"):
+        finish_pruning(made.folder, made.keys)
+    assert segments_of(made.folder)[0] == "000000000000.jsonl"
+    assert finish_pruning(made.folder, KEYS) is not None
+    assert segments_of(made.folder)[0] == f"{part.size:012d}.jsonl"
+    assert made.verify().state is State.UNANCHORED
+    assert finish_pruning(made.folder, KEYS) is None
+
+
+def test_whoever_cannot_sign_cannot_have_records_removed(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `pruned.json` that holds takes no key to make; a `pruned` record does."""
     reader = FolderReader(made.folder)
     part = build_pruned_part(reader, None, plan_of(made).size)
     (made.folder / "pruned.json").write_bytes(part.encode())
-    assert finish_pruning(made.folder) is not None
-    assert segments_of(made.folder)[0] == f"{part.size:012d}.jsonl"
-    assert made.verify().state is State.UNANCHORED
-    assert finish_pruning(made.folder) is None
+    files, texts = segments_of(made.folder), made.texts_in_files()
+    with pytest.raises(LedgerRefusedError, match="no signed `pruned` record says"):
+        prune_it(made)
+    assert (segments_of(made.folder), made.texts_in_files()) == (files, texts)
+
+    (made.folder / "pruned.json").unlink()
+    cut_off(made, monkeypatch)
+    smaller = build_pruned_part(reader, None, reader.segments[2].first)
+    (made.folder / "pruned.json").write_bytes(smaller.encode())  # of another size than was said
+    with pytest.raises(LedgerRefusedError, match="no signed `pruned` record says"):
+        prune_it(made)
+    assert segments_of(made.folder)[: len(files)] == files
 
 
 def test_what_a_forged_pruned_json_stands_for_is_not_removed(made: Made) -> None:
@@ -452,5 +492,5 @@ def test_what_a_forged_pruned_json_stands_for_is_not_removed(made: Made) -> None
     (made.folder / "pruned.json").write_bytes(forged)
     files = segments_of(made.folder)
     with pytest.raises(LedgerError, match="the frontier is not that of the checkpoint"):
-        finish_pruning(made.folder)
+        finish_pruning(made.folder, KEYS)
     assert segments_of(made.folder) == files
