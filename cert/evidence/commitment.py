@@ -3,9 +3,8 @@
     commitment = SHA-256(salt || content)
 
 The content lies elsewhere with its salt and can be erased there; the record, and every hash over
-it, stays. Without the 32 random bytes of salt a short prompt could be found by trying. A prompt id
-that was derived from the prompt can be tried still, and so can the tokens' logprobs, by whoever has
-the model.
+it, stays. Without the 32 random bytes of salt a short prompt could be found by trying. The tokens'
+logprobs can be tried still, by whoever has the model.
 """
 
 from __future__ import annotations

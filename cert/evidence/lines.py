@@ -13,8 +13,7 @@ from typing import Any
 
 import orjson
 
-from cert.ledger.canonical import MAX_DEPTH, parse_canonical
-from cert.ledger.canonical import _with_jcs_numbers as with_jcs_numbers
+from cert.ledger.canonical import MAX_DEPTH, parse_canonical, with_jcs_numbers
 
 _OPTIONS = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 _LARGE = orjson.dumps(1e16)[1:-2]

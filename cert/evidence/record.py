@@ -5,10 +5,9 @@ summary, checks and verdict again from the tokens' numbers alone.
 
 With `content="omitted"` a record holds no text, no token ids, no ranks (token ids by another
 numbering) and no label; `cert.evidence.commitment` makes a record that is committed to them out of
-a full one. The tokens' logprobs and entropies stay, because they are
-the evidence: they do not spell the text, but whoever has the model can test a guess against them.
-So can whoever knows a prompt id that was derived from the prompt. Omitting content is no
-anonymisation.
+a full one. A prompt id that follows from the prompt gives way to the prompt's place. The tokens'
+logprobs and entropies stay, because they are the evidence: they do not spell the text, but whoever
+has the model can test a guess against them. Omitting content is no anonymisation.
 """
 
 from __future__ import annotations

@@ -30,6 +30,28 @@ def content_id(prompt: str, response: str | None = None) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_content_id(given: str, prompt: str, response: str | None = None) -> bool:
+    """Whether an id is the one that follows from the content, counted up or not.
+
+    >>> is_content_id("185f8db32271fe25-2", "Hello")
+    True
+    """
+    stem, _, number = given.partition("-")
+    try:
+        derived = content_id(prompt, response)
+    except UnicodeEncodeError:  # a lone surrogate: no id was ever derived from it
+        return False
+    return stem == derived and (not number or number.isdecimal())
+
+
+def place_id(source: str, line: int) -> str:
+    """Name a prompt by its place, where an id that follows from it would tell what it is.
+
+    Anybody can try guesses against an unsalted hash of a short prompt.
+    """
+    return f"{source}:{line}"
+
+
 class IdIndex:
     """Every id handed out so far and the place where it was first used.
 

@@ -75,8 +75,8 @@ def canonical_bytes(value: object) -> bytes:
             written = orjson.dumps(value, option=_OPTIONS)
             # No text, and so no key, has a character beyond U+FFFF, whose UTF-8 begins with F0..F4.
             if len(written.translate(None, b"\xf0\xf1\xf2\xf3\xf4")) == len(written):
-                return _with_jcs_numbers(written)
-        return _with_jcs_numbers(orjson.dumps(_with_fragments(value, MAX_DEPTH), option=_OPTIONS))
+                return with_jcs_numbers(written)
+        return with_jcs_numbers(orjson.dumps(_with_fragments(value, MAX_DEPTH), option=_OPTIONS))
     except (TypeError, rfc8785.CanonicalizationError) as error:
         raise CanonicalError(f"no canonical form: {error}") from error
 
@@ -145,8 +145,8 @@ def _are_moderate_numbers(values: Sequence[Any]) -> bool:
         return False
 
 
-def _with_jcs_numbers(written: bytes) -> bytes:
-    """Give integral and small floats their JCS form, leaving every text as it is."""
+def with_jcs_numbers(written: bytes) -> bytes:
+    """Give integral and small floats of orjson's output their JCS form; texts stay as they are."""
     written += b","
     if not any(form.search(written) for form in _DIFFERS):
         return written[:-1]

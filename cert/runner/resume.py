@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from cert.core.errors import CertError, ConfigurationError
 from cert.inputs.case import RefusedInput
+from cert.inputs.ids import is_content_id, place_id
 from cert.ledger.canonical import parse_canonical
 from cert.observability.controls import escape_controls
 from cert.runner.tally import Tally
@@ -184,8 +185,11 @@ def _compare(
             raise _mismatch(where, f"line {case.line} of the input is refused")
         return
     prompt = record.get("prompt", {})
-    if prompt.get("id") != case.id:
-        shown = escape_controls(case.id)[:_SHOWN_CHARS]
+    wanted = case.id
+    if expected.content != "full" and is_content_id(case.id, case.text, case.response):
+        wanted = place_id(case.source, case.line)
+    if prompt.get("id") != wanted:
+        shown = escape_controls(wanted)[:_SHOWN_CHARS]
         raise _mismatch(where, f"the input has the id {shown} here")
     if "text" in prompt and prompt["text"] != case.text:
         raise _mismatch(where, "the input has another prompt under the same id")

@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cert.backends.protocol import FinishReason
 from cert.core.errors import AnalysisError
 from cert.evidence.commitment import commit, verify_commitment
 from cert.evidence.content import QUOTES_CONTENT
 from cert.evidence.record import encode_record
 from cert.inputs.case import PromptCase
+from cert.inputs.ids import content_id
 from cert.ledger.canonical import CanonicalError, parse_canonical
 from cert.ledger.errors import ProofError
-from tests.evidence.builders import ALL, analysis, error
+from tests.evidence.builders import ALL, CASE, analysis, error, generation
 
 SALT = bytes(range(32))
 
@@ -132,3 +135,29 @@ def test_content_is_canonical() -> None:
         "text": "\U0001f600 \u00e4\n",
         "token_ids": [1, 2, 3],
     }
+
+
+@pytest.mark.parametrize("response", [None, "given"])
+@pytest.mark.parametrize("suffix", ["", "-2"])
+def test_an_id_that_follows_from_the_prompt_goes_with_it(response: str | None, suffix: str) -> None:
+    derived = content_id(CASE.text, response) + suffix
+    case = replace(CASE, id=derived, response=response)
+    finish = FinishReason.EOS if response is None else FinishReason.SCORED
+    made = generation(finish=finish, text="very sure" if response is None else response)
+    omitted = analysis(made, case=case, content="omitted")
+    assert omitted["prompt"]["id"] == "prompts.txt:7"
+    record, sealed = commit(analysis(made, case=case))
+    assert record["prompt"]["id"] == "prompts.txt:7"
+    assert json.loads(sealed.content)["prompt"]["id"] == derived
+    failed = error(case=case, content="omitted")
+    assert failed["prompt"]["id"] == "prompts.txt:7"
+
+
+def test_a_given_id_stays() -> None:
+    record, sealed = commit(analysis())
+    assert record["prompt"]["id"] == "p-1"
+    assert "id" not in json.loads(sealed.content)["prompt"]
+    assert (
+        analysis(case=replace(CASE, id="185f8db32271fe25"), content="omitted")["prompt"]["id"]
+        == "185f8db32271fe25"
+    )

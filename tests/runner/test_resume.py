@@ -11,6 +11,7 @@ import pytest
 from cert.backends.protocol import SamplingParams
 from cert.core.errors import ConfigurationError, NumericalError
 from cert.inputs.case import PromptCase, RefusedInput
+from cert.inputs.ids import content_id
 from cert.ledger.canonical import canonical_bytes
 from cert.runner.pipeline import run_cases
 from cert.runner.record_file import RecordFile
@@ -222,6 +223,24 @@ def test_records_without_content_are_continued_by_their_ids(
     cases = iter(CASES)
     resume([file], cases, Expected(policy, SAMPLING, "omitted"))
     assert list(cases) == CASES[4:]
+
+
+def test_ids_that_follow_from_prompts_are_continued_by_their_places(
+    tmp_path: Path, stack: ExitStack
+) -> None:
+    named = [
+        replace(one, id=content_id(one.text, one.response)) if isinstance(one, PromptCase) else one
+        for one in CASES
+    ]
+    lines, policy, _ = produce(named, content="omitted")
+    assert json.loads(lines[0])["prompt"]["id"] == "in.txt:1"
+    file = opened(stack, tmp_path / "out", lines[:4])
+    cases = iter(named)
+    resume([file], cases, Expected(policy, SAMPLING, "omitted"))
+    assert list(cases) == named[4:]
+    moved = [replace(one, line=9) if one is named[0] else one for one in named]
+    with pytest.raises(ConfigurationError, match="in.txt:9"):
+        resume([file], iter(moved), Expected(policy, SAMPLING, "omitted"))
 
 
 def test_outputs_that_are_behind_are_brought_level(
