@@ -239,7 +239,7 @@ def test_ids_that_follow_from_prompts_are_continued_by_their_places(
     resume([file], cases, Expected(policy, SAMPLING, "omitted"))
     assert list(cases) == named[4:]
     moved = [replace(one, line=9) if one is named[0] else one for one in named]
-    with pytest.raises(ConfigurationError, match="in.txt:9"):
+    with pytest.raises(ConfigurationError, match=r"in\.txt:9"):
         resume([file], iter(moved), Expected(policy, SAMPLING, "omitted"))
 
 
