@@ -129,6 +129,10 @@ class Chain:
         start = offset + sum(map(len, lines)) + len(lines) - len(last) - 1
         self.here, self._before = Place(self.frontier.size, segment, start), last
 
+    def feed_incomplete(self, line: bytes, segment: str, offset: int) -> None:
+        """Go on over bytes that lack their newline and count as a line without the form."""
+        self._feed_one(line, Place(self.frontier.size + 1, segment, offset), is_complete=False)
+
     def settle(self, tail_leaf: bytes | None) -> None:
         """Name the line at fault for a broken link at the very end.
 
@@ -208,15 +212,20 @@ class Chain:
                 )
             )
 
-    def _feed_one(self, line: bytes, place: Place) -> None:
-        links = parse_links(line)
+    def _feed_one(self, line: bytes, place: Place, *, is_complete: bool = True) -> None:
+        links = parse_links(line) if is_complete else None
         leaf = leaf_hash(line)
         if self._unsettled is not None:
             self._settle(
                 self._unsettled,
                 before=links is not None and links.prev == hexlify(self._unsettled.leaf),
             )
-        seq = self._check(line, links, leaf, place)
+        if is_complete:
+            seq = self._check(line, links, leaf, place)
+        else:
+            seq = self.seq
+            found = f"{len(line)} bytes without one"
+            self._fault("form", "the end of the line", place, "a newline", found)
         if links is not None and line.startswith(_CONTROL, _width(links.seq)):
             self._watcher.meet_control(seq, line, place)
         if self._watcher.wants_all:
@@ -229,13 +238,15 @@ class Chain:
         """Check one line; returns the number that it goes by."""
         if links is None:
             shown = "a longer line" if len(line) > MAX_LINE_BYTES else _shown(line)
-            self._fault("form", place, '{"_prev":"<64 hex digits>","_seq":<number>,"...', shown)
+            expected = '{"_prev":"<64 hex digits>","_seq":<number>,"...'
+            self._fault("form", "the beginning of the line", place, expected, shown)
             return self.seq
         if links.seq != self.seq:
             if self._may_jump and links.seq > self.seq:
                 self.gaps += 1
                 return links.seq
-            self._fault("seq", place, str(self.seq), str(links.seq))
+            numbers = str(self.seq), str(links.seq)
+            self._fault("seq", "the number of the record", place, *numbers)
         elif links.prev != hexlify(self.last_leaf):
             expected, found = self.last_leaf.hex(), links.prev.decode()
             if self.here is None:
@@ -244,9 +255,8 @@ class Chain:
                 self._unsettled = _Unsettled(place, self.here, leaf, expected, found)
         return links.seq
 
-    def _fault(self, code: str, place: Place, expected: str, found: str) -> None:
+    def _fault(self, code: str, words: str, place: Place, expected: str, found: str) -> None:
         if self.here is None or not self._is_damaged_before(code):
-            words = "the number of the record" if code == "seq" else "the beginning of the line"
             self._name(place, code, words, expected, found)
 
     def _is_damaged_before(self, code: str) -> bool:

@@ -17,7 +17,7 @@ from cert.ledger.errors import LedgerError, ProofError
 from cert.ledger.findings import Finding, Findings, Problem, Report, State
 from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, parse_links
 from cert.ledger.lineage import Lineage, parse_genesis
-from cert.ledger.merkle import Frontier
+from cert.ledger.merkle import Frontier, verify_inclusion
 from cert.ledger.pruned import PrunedPart, parse_pruned, verify_pruned
 from cert.ledger.reader import PRUNED, TAIL, read_blocks
 from cert.ledger.tail import parse_tail
@@ -255,12 +255,13 @@ class _Verification:
 
     def _meet_rest(self, chain: Chain, block: Block, stops: list[int], *, is_last: bool) -> None:
         """Bytes after the last newline of a segment."""
-        words = f"{block.size_bytes} bytes without a newline at the end"
+        here = self._here
         if is_last:
-            self._add(State.TORN, "torn", f"{words}: the last line is not complete", self._here)
+            words = f"{block.size_bytes} bytes without a newline at the end"
+            self._add(State.TORN, "torn", f"{words}: the last line is not complete", here)
         else:
-            self._add(State.INVALID, "form", f"{words} of a closed segment", self._here)
-            self._walk_lines(chain, block.lines, stops)
+            chain.feed_incomplete(block.lines[0], here.segment, here.offset)
+            self._pass_on(chain, here.offset + block.size_bytes, stops)
 
     def _walk_lines(self, chain: Chain, lines: Sequence[bytes], stops: list[int]) -> None:
         at = 0
@@ -271,9 +272,12 @@ class _Verification:
             chain.feed(part, here.segment, here.offset)
             at += len(part)
             offset = here.offset + sum(map(len, part)) + len(part)
-            self._here = Place(chain.frontier.size + 1, here.segment, offset)
-            if stops and chain.frontier.size == stops[-1]:
-                self._stop_at(stops.pop(), chain)
+            self._pass_on(chain, offset, stops)
+
+    def _pass_on(self, chain: Chain, offset: int, stops: list[int]) -> None:
+        self._here = Place(chain.frontier.size + 1, self._here.segment, offset)
+        if stops and chain.frontier.size == stops[-1]:
+            self._stop_at(stops.pop(), chain)
 
     def _stop_at(self, size: int, chain: Chain) -> None:
         root = chain.frontier.root()
@@ -308,8 +312,11 @@ class _Verification:
             self._add(State.INVALID, "checkpoint", words, last or Place(max(size, 1), "", 0))
             return None
         if self._tail is not None and self._tail.size == size:
+            root, tail = signed.checkpoint.root, self._tail
             with suppress(ProofError):
-                self._tail.verify(signed.checkpoint.root)
+                verify_inclusion(
+                    index=size - 1, size=size, leaf=tail.last_leaf, path=tail.proof, root=root
+                )
                 self._is_tail_good = True
         return signed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tools.vectors.attack import A, Attack, B, C, newest_head
+from tools.vectors.attack import A, Attack, B, C, newest_head, tweak
 from tools.vectors.image import SEGMENTS, Image, Spot
 
 if TYPE_CHECKING:
@@ -70,6 +70,12 @@ def segment_attacks() -> Iterator[Attack]:
         "bytes after the last newline of a closed segment",
         lambda one: one.put(A, one.files[A] + b'{"_prev":'),
         8,
+    )
+    yield on(
+        "closed-segment-torn-edited",
+        "line 6 edited; of line 7, the last of its segment, the newline cut off: it states no link",
+        lambda one: one.edit(6, tweak).put(A, one.edit(6, tweak).files[A][:-1]),
+        7,
     )
     yield on(
         "torn",

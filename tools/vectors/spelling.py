@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -188,12 +189,26 @@ def shape_attacks() -> Iterator[Attack]:
         20,
     )
     yield Attack(
+        "last-edited-with-bare-tail",
+        "the last line edited; tail.json with no more than what a verifier needs",
+        _with_bare_tail,
+        bad,
+        20,
+    )
+    yield Attack(
         "last-edited-with-forged-tail",
         "the last line edited, tail.json made to fit: it leads to no signed root",
         _with_forged_tail,
         bad,
         15,
     )
+
+
+def _with_bare_tail(scene: Scene) -> Image:
+    image = scene.image.edit(20, tweak)
+    tail = json.loads(image.files["tail.json"])
+    needed = {name: tail[name] for name in ("size", "last_leaf", "proof")}
+    return image.put("tail.json", json.dumps(needed).encode())
 
 
 def _with_forged_tail(scene: Scene) -> Image:
