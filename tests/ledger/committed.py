@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,13 @@ class Made:
         folder: Where it is.
         ids: Record id by the number of its text.
         keys: Where its key is.
+        verdicts: Counts by run id.
     """
 
     folder: Path
     ids: dict[int, str] = field(default_factory=dict)
     keys: Keys = KEYS
+    verdicts: dict[str, Counter[str]] = field(default_factory=dict)
 
     def open(self) -> Ledger:
         return open_ledger(self.folder, self.keys, origin="example.com/ledger", limits=LIMITS)
@@ -72,7 +75,7 @@ class Made:
             if begins:
                 records.append(begin(run_id=run_id, content="committed", time=time))
             ledger.append([encode_record(one) for one in records])
-            verdicts = dict.fromkeys(("pass", "fail", "inconclusive"), 0)
+            verdicts = self.verdicts.setdefault(run_id, Counter())
             for number in numbers:
                 full = analysis(
                     generation(text=answer_of(number)),
