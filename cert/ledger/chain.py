@@ -120,13 +120,14 @@ class Chain:
         """Go on over complete lines of one segment, the first of them at an offset."""
         if not lines:
             return
-        if not self._feed_fast(lines, segment, offset):
+        size_bytes = sum(map(len, lines))
+        if size_bytes > MAX_LINE_BYTES or not self._feed_fast(lines, segment, offset):
             for line in lines:
                 self._feed_one(line, Place(self.frontier.size + 1, segment, offset))
                 offset += len(line) + 1
             return
         last = lines[-1]
-        start = offset + sum(map(len, lines)) + len(lines) - len(last) - 1
+        start = offset + size_bytes + len(lines) - len(last) - 1
         self.here, self._before = Place(self.frontier.size, segment, start), last
 
     def feed_incomplete(self, line: bytes, segment: str, offset: int) -> None:
@@ -149,12 +150,13 @@ class Chain:
         return self._is_damaged_before(code)
 
     def _feed_fast(self, lines: Sequence[bytes], segment: str, offset: int) -> bool:
-        """Check many lines by few calls; False, and nothing changed, if not all is as expected."""
+        """Check many lines, none too long, by few calls.
+
+        False, and nothing changed, if not all is as expected.
+        """
         first, count = self.seq, len(lines)
         width = _width(first)
         if self._unsettled is not None or _width(first + count) != width:
-            return False
-        if max(map(len, lines)) > MAX_LINE_BYTES:
             return False
         leaves: list[bytes] = []
         copy, append = _START.copy, leaves.append
