@@ -63,11 +63,3 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Scene:
         new,
         stranger,
     )
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes unless `-m` asks for it."""
-    if "slow" not in config.getoption("-m"):
-        slow = [item for item in items if item.get_closest_marker("slow")]
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
