@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from binascii import hexlify
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from cert.ledger.checkpoint import SignedCheckpoint, parse_checkpoint
@@ -69,6 +69,7 @@ class End:
         fd: Of the open segment; -1 before it is opened.
         offset: Bytes of the open segment.
         newest: The newest checkpoint when the ledger was opened.
+        path: Of the open segment.
     """
 
     folder: Path
@@ -80,11 +81,11 @@ class End:
     fd: int
     offset: int
     newest: SignedCheckpoint | None = None
+    path: Path = field(init=False)
 
-    @property
-    def path(self) -> Path:
-        """Of the open segment."""
-        return self.folder / SEGMENTS / segment_name(self.segment)
+    def __post_init__(self) -> None:
+        """Name the open segment once: paths cost more than all else of a small append."""
+        self.path = self.folder / SEGMENTS / segment_name(self.segment)
 
     def advance(self, lines: Sequence[bytes], leaves: Sequence[bytes]) -> None:
         """Take over lines that stand at the end.
@@ -159,9 +160,10 @@ class End:
         Raises:
             OSError: It cannot be created.
         """
-        fd = open_for_append(self.folder / SEGMENTS / segment_name(self.tree.size))
+        path = self.path.with_name(segment_name(self.tree.size))
+        fd = open_for_append(path)
         os.close(self.fd)
-        self.segment, self.fd, self.offset = self.tree.size, fd, 0
+        self.segment, self.path, self.fd, self.offset = self.tree.size, path, fd, 0
 
     def read_on(self) -> bytes | None:
         """Take over what others appended; the ledger's lock is held.
@@ -184,7 +186,7 @@ class End:
                 damaged_at = self._read_lines(size)
                 if damaged_at is not None:
                     return self._set_aside(damaged_at, size)
-            following = self.folder / SEGMENTS / segment_name(self.tree.size)
+            following = f"{self.folder}/{SEGMENTS}/{segment_name(self.tree.size)}"
             if self.tree.size == self.segment or not os.path.lexists(following):
                 return None
             self.move_on()
