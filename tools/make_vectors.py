@@ -41,7 +41,7 @@ _MANY = re.compile(
     r"(edit|rehash|delete|shorten|double|splice|swap|truncate|rollback)-[0-9]+(-head)?|"
     r".*-(rehash|resealed|resealed-head|resealed-deep)|"
     r"checkpoint-(cut|crlf|emptied|unsigned)|trailing-space|tab-at-the-end|escaped-solidus|"
-    r"minus-zero|overlong-utf-8|pruned-(wrong|short|true|emptied|newline|edited)-?.*|nul-line|"
+    r"minus-zero|overlong-utf-8|pruned-(wrong|short|true|emptied|newline|edited|half|record)-?.*|nul-line|"
     r"array-line|append-(old|wrong)-number|misnamed-.*|.*-key-trusted|blank-line-before"
 )
 _EXIT = {None: 2, "invalid": 5, "rolled-back": 5, "torn": 5}
@@ -198,7 +198,8 @@ Each folder has an `expected.json`:
 - `exit`: the exit code: 0, 5, or 2 for a refusal.
 
 The ledger that most are made of has 20 records in three segments: lines 1-7, 8-14 and 15-20. Line
-11 rotates the key. Checkpoints cover 7, 11, 14 and 20 lines. The `pruned` ones lack the first 14.
+11 rotates the key. Checkpoints cover 7, 11, 14 and 20 lines. The `pruned` ones lack the first 14;
+line 18 says so in most of them.
 
 Git must not convert line ends here (`.gitattributes` says so).
 

@@ -316,7 +316,6 @@ def _from_tail(reader: FolderReader) -> End | None:
 def _from_start(reader: FolderReader) -> End:
     """Begin before the first record that is there."""
     data = reader.read_side_file(PRUNED)
-    first = reader.segments[0].first if reader.segments else 0
     if data is None:
         genesis = _read_genesis(reader)
         lineage, tree, index = Lineage(genesis), Frontier(), Index()
@@ -326,7 +325,9 @@ def _from_start(reader: FolderReader) -> End:
         lineage, tree = verify_pruned(part, reader.read_checkpoint), part.tree()
         last_leaf, index = part.last_leaf, Index()
         for one in part.kept:
-            index.add(one.line, one.seq, first, 0)
+            index.add(one.line, one.seq, part.size, 0)
+    # A pruning that was cut off has left segments of removed records.
+    first = next((one.first for one in reader.segments if one.first >= tree.size), 0)
     if first != tree.size:
         raise ProofError(f"the first segment begins with record {first}, not {tree.size}")
     fd = open_for_append(reader.root / SEGMENTS / segment_name(first))

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cert.ledger.canonical import CanonicalError, parse_canonical
 from cert.ledger.chain import Chain, Place
 from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, root_text
 from cert.ledger.errors import LedgerError, ProofError
@@ -95,6 +96,10 @@ class _Verification:
         self._findings = Findings()
         self._lineage: Lineage | None = None
         self._pruned_size = 0
+        self._pruned_root = b""
+        self._pruning_line = 0
+        """Line of the first `pruned` record that says of the removed part that it was to go."""
+        self._segments = reader.segments
         self._signed_sizes = set(reader.checkpoints)
         self._removed_good: list[int] = []
         """Sizes of good checkpoints within the removed part."""
@@ -133,14 +138,16 @@ class _Verification:
             self._add(State.INVALID, "genesis", "a genesis that is not the first record", place)
         for kind in _REMARKS:
             if is_control(kind, line):
+                if kind == "pruned" and not self._pruning_line and self._is_of_removed(line):
+                    self._pruning_line = place.line
                 self._add(None, kind, f"a `{kind}` record says what was done here", place)
 
     def run(self) -> Report:
         """Do it."""
         chain = self._start()
         stops = self._stops(chain.frontier.size)
-        for number, segment in enumerate(self._reader.segments):
-            is_last = number == len(self._reader.segments) - 1
+        for number, segment in enumerate(self._segments):
+            is_last = number == len(self._segments) - 1
             self._walk_segment(chain, segment, stops, is_last=is_last)
         chain.settle(self._tail_leaf(chain.frontier.size))
         self._judge_roots()
@@ -150,6 +157,7 @@ class _Verification:
                 state = State.INVALID if one.is_fault else None
                 place = self._here if one.seq is None else Place(one.seq + 1, "", 0)
                 self._add(state, one.code, one.message, place, one.expected, one.found)
+        self._judge_pruning()
         self._judge_key()
         if self._head is not None:
             try:
@@ -196,12 +204,26 @@ class _Verification:
 
     def _start_after(self, part: PrunedPart) -> Chain:
         self._pruned_size = self._sealed = part.size
-        self._here = self._unsealed = Place(part.size + 1, self._here.segment, 0)
+        self._pruned_root = part.tree().root()
+        self._segments = [one for one in self._reader.segments if one.first >= part.size]
+        self._here = self._unsealed = Place(part.size + 1, _first_name(self._segments), 0)
         self._add(None, "pruned", f"the first {part.size} records were removed", self._first)
+        if len(self._segments) < len(self._reader.segments):
+            words = "files of removed records are still there: `cert ledger prune` was cut off"
+            self._add(None, "pruned", words, self._first)
         if self._deep is not None:
             for one in part.kept:
                 self._deep.preload(one.seq, one.line)
         return Chain(part.tree(), part.last_leaf, self)
+
+    def _is_of_removed(self, line: bytes) -> bool:
+        """Whether a `pruned` record speaks of just the part that is not there."""
+        with suppress(CanonicalError):
+            match parse_canonical(line).get("pruned"):
+                case {"size": int(size), "root": root} if size is not True:
+                    said = self._pruned_size, root_text(self._pruned_root)
+                    return bool((size, root) == said)
+        return False
 
     def _start_anywhere(self) -> Chain:
         """Go by what the first line says of itself; that it should not is reported already."""
@@ -351,6 +373,14 @@ class _Verification:
                 f"no checkpoint covers the last {count} records",
                 self._unsealed,
             )
+
+    def _judge_pruning(self) -> None:
+        """Whoever had records removed signed that; said only where nothing else is wrong."""
+        is_signed = 0 < self._pruning_line <= self._sealed
+        # Damage hides the record, or the checkpoint that covers it; then it is the fault.
+        if self._pruned_size and not is_signed and not self._is_invalid():
+            words = "no signed `pruned` record says that the first records were to be removed"
+            self._add(State.INVALID, "pruned", words, self._first)
 
     def _judge_key(self) -> None:
         """The pinned key is one of the ledger's; said only where nothing else is wrong."""

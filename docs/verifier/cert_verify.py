@@ -566,6 +566,8 @@ class Chain:
         self.marks: dict[int, Mark] = {}
         self.starts: dict[int, Place] = {}  # where the line after a size begins
         self.plain, self.gaps = False, 0
+        self.pruned_root = b""  # of the tree that was removed
+        self.pruning = 0  # the line of the first record that says so
 
         self.end = Place(1, None, 0)  # where the next line would begin
         self.tail: tuple[int, bytes] | None = None  # section 5: a size and its last leaf
@@ -665,8 +667,17 @@ class Chain:
                 report.add("invalid", "key-record", str(error), place)
         elif kind in ("erased", "pruned", "recovered"):
             report.add(None, kind, f"a record of kind {kind}", place)
+            is_it = kind == "pruned" and self.is_of_removed(record)
+            self.pruning = self.pruning or (place.line if is_it else 0)
         if self.deep is not None and not self.plain:
             self.deep.take(record, place)
+
+    def is_of_removed(self, record: dict[str, Any]) -> bool:
+        """Section 8: whether a `pruned` record speaks of just the part that is not there."""
+        said, root = record.get("pruned"), base64.b64encode(self.pruned_root).decode()
+        if not isinstance(said, dict) or type(said.get("size")) is not int:
+            return False
+        return bool((said["size"], said.get("root")) == (self.report.pruned, root))
 
 
 class Deep:
@@ -846,9 +857,13 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
         except BadError as error:  # nothing that follows could be trusted
             report.add("invalid", "pruned", f"{error}; what follows was not checked", chain.end)
             return report
-        report.pruned = chain.tree.size
+        report.pruned, chain.pruned_root = chain.tree.size, chain.tree.root()
         chain.good, chain.end = [report.pruned], Place(report.pruned + 1, None, 0)
         report.add(None, "pruned", f"records 0 to {report.pruned - 1} were removed (pruned.json)")
+        left = [name for name in segments if int(name.split(".")[0]) < report.pruned]
+        if left:  # a pruning that was cut off
+            report.add(None, "pruned", f"not read: {len(left)} files of removed records")
+            segments = segments[len(left) :]
 
     # 6.1 and 6.2: the start, and the lines.
     for name in segments:
@@ -864,6 +879,7 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
     check_sealed(chain)
     if deep is not None:
         deep.finish()
+    check_pruning(chain)
     check_pinned(chain, key)
     if head is not None:
         judge_head(chain, key, head)
@@ -916,6 +932,14 @@ def missing(chain: Chain, message: str) -> None:
     """6.3, 3: lines are missing; by D, the last one is at fault if it is damaged."""
     if chain.before is None or not chain.is_damaged(chain.before):
         chain.report.add("invalid", "checkpoint", message, chain.end)
+
+
+def check_pruning(chain: Chain) -> None:
+    """Section 8: a signed record says that the first records were to go. Damage may hide it."""
+    report, signed = chain.report, 0 < chain.pruning <= chain.report.sealed
+    if report.pruned and not signed and "invalid" not in report.first:
+        message = "no signed `pruned` record says that the first records were to be removed"
+        report.add("invalid", "pruned", message, Place(1, None, 0))
 
 
 def check_pinned(chain: Chain, key: bytes) -> None:

@@ -222,6 +222,11 @@ class Made:
             **changed,
         }
 
+    def say_pruned(self, size: int, /, **changed: object) -> None:
+        """Append the record without which removing the first records is not accounted for."""
+        member = {"size": size, "root": b64(mth(self.leaves[:size])), **changed}
+        self.add(control("pruned", pruned=member))
+
     def pruned(self, size: int, kept: Sequence[int]) -> dict[str, Any]:
         """What pruned.json says where the first records are gone, proven by the tree of `size`."""
         leaves = self.leaves[:size]

@@ -20,6 +20,7 @@ import sqlite3
 import subprocess
 import sys
 import zipfile
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,11 @@ class Ledger:
         self.files["tail.json"] = json.dumps(value | changes).encode()
         return self
 
+    def say_pruned(self, size: int, /, **changed: object) -> Ledger:
+        said = {"size": size, "root": b64(root(self.leaves(size)))}
+        self.add("pruned", pruned=said | changed)
+        return self
+
     def prune(self, upto: int, keep: Sequence[int], **changes: object) -> Ledger:
         leaves = self.leaves(upto)
         kept = [
@@ -246,6 +252,13 @@ def genuine() -> Ledger:
     """Twelve records in three segments, with a rotation, sealed at 4, 8 and 12."""
     ledger = Ledger().some(3).seal().cut().some(2).rotate("two").some(1).seal().cut()
     return ledger.some(4).seal().tail()
+
+
+def accounted() -> Ledger:
+    """The same, but that its last record says that the first eight were to be removed."""
+    ledger = genuine()
+    del ledger.lines[11:], ledger.notes["000000000012"]
+    return ledger.say_pruned(8).seal().tail()
 
 
 def other_ledger() -> Ledger:
@@ -875,7 +888,7 @@ def test_a_head_with_one_good_signature_of_the_lineage_is_good(
 
 
 def pruned() -> Ledger:
-    return genuine().prune(8, [0, 6])
+    return accounted().prune(8, [0, 6])
 
 
 def test_a_pruned_ledger_is_as_good_as_a_whole_one(
@@ -885,19 +898,70 @@ def test_a_pruned_ledger_is_as_good_as_a_whole_one(
     for key in (ONE, TWO):
         code, said = check(folder, key=key)
         assert (code, said["state"], said["records"], said["pruned"]) == (0, "unanchored", 12, 8)
-        assert [(one["state"], one["code"]) for one in said["findings"]] == [(None, "pruned")]
-        assert said["root"] == b64(root(genuine().leaves()))
+        assert [(one["state"], one["code"]) for one in said["findings"]] == 2 * [(None, "pruned")]
+        assert said["root"] == b64(root(accounted().leaves()))
     for size in ("000000000004", "000000000008", "000000000012"):
-        head = kept(tmp_path, genuine().notes[size])
+        head = kept(tmp_path, accounted().notes[size])
         assert brief(check(folder, "--head", head))[:2] == (0, "valid")
     first = Ledger().some(2).head()
     assert check(folder, "--head", kept(tmp_path, first), key=ONE) == (2, {})
     fork = kept(tmp_path, Ledger().some(1).rotate("two").some(1).head())
     assert brief(check(folder, "--head", fork))[:4] == (5, "rolled-back", 1, None)
-    empty = pruned()
-    del empty.lines[8:], empty.notes["000000000012"], empty.files["tail.json"]
-    empty.segments = [8]
-    assert brief(check(empty.write(folder)))[:2] == (0, "unanchored")
+
+
+def without_end(ledger: Ledger) -> Ledger:
+    del ledger.notes["000000000012"], ledger.files["tail.json"]
+    return ledger
+
+
+def emptied(ledger: Ledger) -> Ledger:
+    del ledger.lines[8:]
+    return without_end(ledger)
+
+
+def said_by(kind: str, said: dict[str, object]) -> Ledger:
+    """A ledger whose last record, which is sealed, holds what a `pruned` record should."""
+    ledger = genuine()
+    del ledger.lines[11:]
+    ledger.add(kind, pruned=said, text='"kind":"pruned"')
+    return ledger.seal().tail()
+
+
+ROOT_8 = b64(root(genuine().leaves(8)))
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        genuine(),
+        emptied(genuine()),
+        without_end(accounted()),
+        said_by("pruned", {"size": 7, "root": ROOT_8}),
+        said_by("pruned", {"size": "8", "root": ROOT_8}),
+        said_by("pruned", {"size": 8, "root": b64(bytes(32))}),
+        said_by("pruned", {"size": 8}),
+        said_by("erased", {"size": 8, "root": ROOT_8}),
+        said_by("note", {"size": 8, "root": ROOT_8}),
+    ],
+)
+def test_records_that_nobody_signed_away_are_missed(
+    tmp_path: Path, check: Callable[..., Result], ledger: Ledger
+) -> None:
+    folder = deepcopy(ledger).prune(8, [0, 6]).write(tmp_path / "ledger")
+    result = check(folder)
+    assert brief(result) == (5, "invalid", 1, None, 0)
+    assert codes(result) == {"pruned"}
+
+
+def test_what_a_pruning_left_behind_is_not_read(
+    tmp_path: Path, check: Callable[..., Result]
+) -> None:
+    folder = pruned().write(tmp_path / "ledger")
+    for name in ("000000000000", "000000000004"):
+        (folder / "segments" / f"{name}.jsonl").write_bytes(b"anything at all")
+    code, said = check(folder)
+    assert (code, said["state"], said["records"]) == (0, "unanchored", 12)
+    assert [one["code"] for one in said["findings"]] == 3 * ["pruned"]
 
 
 def test_a_fault_after_the_pruned_part_is_named(
@@ -907,7 +971,7 @@ def test_a_fault_after_the_pruned_part_is_named(
         ledger = pruned()
         ledger.lines[at] = ledger.lines[at].replace(b"system", b"System")
         assert brief(check(ledger.write(tmp_path / "ledger")))[1:3] == ("invalid", line)
-    ledger = genuine().prune(8, [0, 6], last_leaf="0" * 64)
+    ledger = accounted().prune(8, [0, 6], last_leaf="0" * 64)
     assert brief(check(ledger.write(tmp_path / "ledger")))[1:3] == ("invalid", 9)
 
 

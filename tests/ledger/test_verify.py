@@ -456,26 +456,143 @@ def prune(
     (folder / "pruned.json").write_text(data)
 
 
+def make_pruned(count: int, *, seals: Sequence[int] = (), cuts: Sequence[int] = ()) -> Made:
+    """A ledger whose last record says that the first 15 were to be removed."""
+    made = make(count - 1, cuts=cuts)
+    made.say_pruned(15)
+    made.seals = list(seals)
+    return made
+
+
 def test_a_removed_part_is_a_remark(check: Check) -> None:
-    made = make(25, seals=[10, 15, 25], cuts=[10, 15])
+    made = make_pruned(25, seals=[10, 15, 25], cuts=[10, 15])
     report = check(made, lambda folder: prune(folder, made, 15))
     assert report.state is State.UNANCHORED
     assert (report.records, report.pruned, report.sealed) == (10, 15, 25)
-    assert remarks(report) == [("pruned", 1)]
+    assert remarks(report) == [("pruned", 1), ("pruned", 25)]
     assert report.root == b64(mth(made.leaves))
 
 
 def test_records_behind_a_removed_part(check: Check) -> None:
-    made = make(25, seals=[15], cuts=[15])
+    made = make_pruned(16, seals=[15, 16], cuts=[15])
     report = check(made, lambda folder: prune(folder, made, 15))
-    assert faults(report) == [("unsealed", "unsealed", 16, 0)]
-    made.lines[15:] = []
+    assert (report.state, report.records, report.pruned) == (State.UNANCHORED, 1, 15)
+    made.grow(9)
     report = check(made, lambda folder: prune(folder, made, 15))
-    assert (report.state, report.records, report.pruned) == (State.UNANCHORED, 0, 15)
+    assert faults(report) == [
+        ("unsealed", "unsealed", 17, offset_of(made, 16, 15)),
+    ]
+
+
+def unaccounted(report: Report) -> bool:
+    """Whether nothing is wrong but that nobody signed for what was removed."""
+    return (report.state, report.first and report.first.message) == (
+        State.INVALID,
+        "no signed `pruned` record says that the first records were to be removed",
+    ) and [one for one in faults(report) if one[0] == "invalid"] == [("invalid", "pruned", 1, None)]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"size": 14},
+        {"size": "15"},
+        {"size": None},
+        {"root": b64(bytes(32))},
+        {"root": None},
+        {"root": mth(make(15).leaves).hex()},
+    ],
+)
+def test_a_record_of_another_pruning_accounts_for_nothing(
+    check: Check, said: dict[str, object]
+) -> None:
+    made = make(20, cuts=[10, 15])
+    made.say_pruned(15, **said)
+    made.seals = [10, 15, 21]
+    assert unaccounted(check(made, lambda folder: prune(folder, made, 15)))
+    made.say_pruned(15)
+    made.seals.append(22)
+    assert check(made, lambda folder: prune(folder, made, 15)).state is State.UNANCHORED
+
+
+def test_a_removal_must_be_signed_for(check: Check) -> None:
+    """Lines can be chained, and `pruned.json` can be written, by whoever can write the folder."""
+    for seals in ([10, 15], [10, 15, 20]):
+        made = make(20, seals=seals, cuts=[10, 15])
+        assert unaccounted(check(made, lambda folder: prune(folder, made, 15)))  # noqa: B023 - called here
+        made.say_pruned(15)
+        assert unaccounted(check(made, lambda folder: prune(folder, made, 15)))  # noqa: B023 - as above
+        made.seals.append(21)
+        report = check(made, lambda folder: prune(folder, made, 15))  # noqa: B023 - as above
+        assert report.state is State.UNANCHORED
+        # What is said again later, and is not signed yet, takes nothing from that.
+        made.say_pruned(15)
+        report = check(made, lambda folder: prune(folder, made, 15))  # noqa: B023 - as above
+        assert report.state is State.UNSEALED
+
+
+def test_nothing_is_left_of_a_ledger_that_nobody_signed_away(check: Check) -> None:
+    made = make(15, seals=[15], cuts=[15])
+    assert unaccounted(check(made, lambda folder: prune(folder, made, 15)))
+
+
+@pytest.mark.parametrize("kind", ["erased", "note"])
+def test_only_a_control_record_accounts_for_a_removal(check: Check, kind: str) -> None:
+    made = make(20, cuts=[15])
+    said = {"size": 15, "root": b64(mth(made.leaves[:15]))}
+    made.add({**control(kind, pruned=said), "text": '"kind":"pruned"'})
+    made.add({"assessment": {}, **control("pruned", pruned=said)})  # another first key
+    line = line_of(leaf_of(made.lines[-1]), 22, control("pruned", pruned=said))
+    made.lines.append(line[:-1] + b" }")
+    made.seals = [15, 23]
+    assert unaccounted(check(made, lambda folder: prune(folder, made, 15)))
+
+
+def test_a_record_within_the_removed_part_does_not_account_for_it(check: Check) -> None:
+    made = make(9)
+    made.say_pruned(9)
+    made.grow(5)
+    made.seals, made.cuts = [9, 15], [9, 15]
+    made.seal()
+    assert unaccounted(check(made, lambda folder: prune(folder, made, 15, [0, 9])))
+
+
+def test_damage_is_said_rather_than_that_it_hides_the_record(check: Check) -> None:
+    made = make_pruned(25, seals=[15, 25], cuts=[15])
+
+    def change(folder: Path) -> None:
+        prune(folder, made, 15)
+        path = segment(folder, 15)
+        path.write_bytes(path.read_bytes().replace(b'"size":15', b'"size":16'))
+
+    assert faults(check(made, change))[0][:3] == ("invalid", "root", 16)
+
+
+def test_what_a_removal_left_behind_is_not_read(check: Check) -> None:
+    made = make_pruned(25, seals=[10, 15, 25], cuts=[10, 15])
+
+    def change(folder: Path) -> None:
+        left = {first: segment(folder, first).read_bytes() for first in (0, 10)}
+        prune(folder, made, 15)
+        segment(folder, 0).write_bytes(left[0])
+        report = verify_ledger(FolderReader(folder), public(FIRST))
+        assert (report.state, faults(report)) == (State.UNANCHORED, [])
+        assert remarks(report) == [("pruned", 1), ("pruned", 1), ("pruned", 25)]
+        segment(folder, 10).write_bytes(b"anything at all")
+
+    report = check(made, change)
+    assert (report.state, report.records, report.pruned) == (State.UNANCHORED, 10, 15)
+
+    def without_last(folder: Path) -> None:
+        change(folder)
+        segment(folder, 15).unlink()
+
+    report = check(made, without_last)
+    assert faults(report)[0] == ("invalid", "checkpoint", 16, None)
 
 
 def test_heads_within_a_removed_part(check: Check) -> None:
-    made = make(25, seals=[10, 15, 25], cuts=[10, 15])
+    made = make_pruned(25, seals=[10, 15, 25], cuts=[10, 15])
 
     def verify(head: bytes) -> Report:
         return check(made, lambda folder: prune(folder, made, 15), head=head)
@@ -484,14 +601,15 @@ def test_heads_within_a_removed_part(check: Check) -> None:
         assert verify(head_of(made, size)).state is State.VALID
     other = note_of(ORIGIN, 10, bytes(32), FIRST)
     report = verify(other)
-    assert (report.state, report.findings[-1].code) == (State.ROLLED_BACK, "head")
-    assert report.findings[-1].found == b64(mth(made.leaves[:10]))
+    assert report.first is not None
+    assert (report.state, report.first.code) == (State.ROLLED_BACK, "head")
+    assert report.first.found == b64(mth(made.leaves[:10]))
     with pytest.raises(ProofError, match="in a part that was removed"):
         verify(head_of(made, 11))
 
 
 def test_a_bad_checkpoint_within_a_removed_part(check: Check) -> None:
-    made = make(25, seals=[10, 15, 25], cuts=[15])
+    made = make_pruned(25, seals=[10, 15, 25], cuts=[15])
 
     def change(folder: Path) -> None:
         prune(folder, made, 15)
@@ -501,7 +619,7 @@ def test_a_bad_checkpoint_within_a_removed_part(check: Check) -> None:
 
 
 def test_a_removed_part_that_is_not_proven(check: Check) -> None:
-    made = make(25, seals=[15, 25], cuts=[15])
+    made = make_pruned(25, seals=[15, 25], cuts=[15])
     for changed in ({"size": 14}, {"frontier": []}, {"last_leaf": ""}, {"kept": []}):
         report = check(made, lambda folder, changed=changed: prune(folder, made, 15, **changed))
         assert report.first is not None

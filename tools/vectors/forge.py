@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 ORIGIN = "example.org/vectors"
 RECORDS = 20
 ROTATION_SEQ = 10
+PRUNING_SEQ = 17
 FIRSTS = (0, 7, 14)
 SEALED = (7, 11, 14, 20)
 
@@ -51,6 +52,7 @@ class Scene:
 
     Attributes:
         image: The ledger.
+        accounted: The same up to line 17; line 18 is a `pruned` record of the first two segments.
         other: Another ledger of the same shape and the same keys.
         origin: Of the ledger.
         old: Signs up to the rotation.
@@ -59,6 +61,7 @@ class Scene:
     """
 
     image: Image
+    accounted: Image
     other: Image
     origin: str
     old: Signer
@@ -101,6 +104,14 @@ def record(kind: str, seq: int, **members: object) -> bytes:
 def note(seq: int, text: str = "") -> bytes:
     """A note; `Größe` is written with a combining diaeresis."""
     return record("note", seq, note={"text": text or f"Gro\u0308ße {seq}"}, value=42, one=1)
+
+
+def pruning(seq: int, removed: Sequence[bytes]) -> bytes:
+    """The record that accounts for the removal of the first lines."""
+    export = {"sha256": hashlib.sha256(b"export.zip").hexdigest(), "bytes": 4711}
+    root = base64.b64encode(tree_of(removed).root()).decode()
+    said = {"size": len(removed), "root": root, "before": "2026-11-23T10:00:14.000Z"}
+    return record("pruned", seq, pruned={**said, "export": export, "reason": "retention"})
 
 
 def genesis(origin: str, by: Signer) -> bytes:
@@ -186,11 +197,22 @@ def image_of(
     return image
 
 
-def genuine(origin: str, old: Signer, new: Signer) -> Image:
-    """The ledger that the module describes."""
+def genuine(origin: str, old: Signer, new: Signer, *, accounts: bool = False) -> Image:
+    """The ledger that the module describes.
+
+    Args:
+        origin: Its origin.
+        old: Signs up to the rotation.
+        new: Signs after it.
+        accounts: Whether line 18 is a `pruned` record of the first two segments instead of a note.
+    """
     lines = chained([genesis(origin, old)], *(note(seq) for seq in range(1, ROTATION_SEQ)))
     lines.append(rotation(lines, origin, old, new))
-    lines = chained(lines, *(note(seq) for seq in range(ROTATION_SEQ + 1, RECORDS)))
+    bodies = {seq: note(seq) for seq in range(ROTATION_SEQ + 1, RECORDS)}
+    if accounts:
+        removed = chained(lines, *(bodies[seq] for seq in range(ROTATION_SEQ + 1, FIRSTS[2])))
+        bodies[PRUNING_SEQ] = pruning(PRUNING_SEQ, removed)
+    lines = chained(lines, *bodies.values())
     notes = {
         size: note_of(lines[:size], origin, old if size <= ROTATION_SEQ else new) for size in SEALED
     }
@@ -201,8 +223,9 @@ def genuine(origin: str, old: Signer, new: Signer) -> Image:
 def scene() -> Scene:
     """The genuine ledger and all that attacks on it need; the same bytes every time."""
     old, new, stranger = signer("old"), signer("new"), signer("stranger")
-    other = genuine("example.org/another", old, new)
-    return Scene(genuine(ORIGIN, old, new), other, ORIGIN, old, new, stranger)
+    other = genuine("example.org/another", old, new, accounts=True)
+    accounted = genuine(ORIGIN, old, new, accounts=True)
+    return Scene(genuine(ORIGIN, old, new), accounted, other, ORIGIN, old, new, stranger)
 
 
 def kept(lines: Sequence[bytes], seq: int, size: int) -> KeptLine:

@@ -16,6 +16,7 @@ from tools.vectors.forge import (
     note_of,
     pruned,
     pruned_part,
+    pruning,
     with_member,
 )
 
@@ -41,7 +42,12 @@ def pruned_attacks() -> Iterator[Attack]:
         head: Callable[[Scene], bytes] | None = None,
     ) -> Attack:
         return Attack(
-            f"pruned-{name}", about, lambda scene: change(pruned(scene.image)), state, line, head
+            f"pruned-{name}",
+            about,
+            lambda scene: change(pruned(scene.accounted)),
+            state,
+            line,
+            head,
         )
 
     def stub(name: str, about: str, change: Callable[[bytes], bytes], line: int = 1) -> Attack:
@@ -51,7 +57,7 @@ def pruned_attacks() -> Iterator[Attack]:
         return lambda data: with_member(data, name, value)
 
     same: Callable[[Image], Image] = lambda one: one  # noqa: E731 - the change that is none
-    head, at_7 = newest_head, lambda scene: scene.image.note(7)
+    head, at_7 = (lambda scene: scene.accounted.note(20)), (lambda scene: scene.accounted.note(7))
     yield on("genuine", "the pruned ledger", same, None, "unanchored")
     yield on("head", "the pruned ledger and its head", same, None, "valid", head)
     yield on("head-inside", "the head is of the removed part", same, None, "valid", at_7)
@@ -61,7 +67,7 @@ def pruned_attacks() -> Iterator[Attack]:
         same,
         None,
         None,
-        lambda scene: note_of(scene.image.lines[:13], scene.origin, scene.new),
+        lambda scene: note_of(scene.accounted.lines[:13], scene.origin, scene.new),
     )
     yield on(
         "head-inside-contradicts",
@@ -69,7 +75,7 @@ def pruned_attacks() -> Iterator[Attack]:
         same,
         1,
         "rolled-back",
-        lambda scene: note_of(7 * scene.image.lines[:1], scene.origin, scene.old),
+        lambda scene: note_of(7 * scene.accounted.lines[:1], scene.origin, scene.old),
     )
     yield on(
         "head-inside-contradicts-later",
@@ -77,7 +83,7 @@ def pruned_attacks() -> Iterator[Attack]:
         same,
         8,
         "rolled-back",
-        lambda scene: note_of(11 * scene.image.lines[:1], scene.origin, scene.old),
+        lambda scene: note_of(11 * scene.accounted.lines[:1], scene.origin, scene.old),
     )
     yield stub("spaced", "white space in pruned.json", lambda data: data.replace(b":", b": "))
     yield stub("newline", "a newline at the end of pruned.json", lambda data: data + b"\n")
@@ -135,15 +141,56 @@ def pruned_attacks() -> Iterator[Attack]:
     )
     yield Attack(
         "pruned-not-removed",
-        "the removed segments are still there",
-        lambda scene: pruned(scene.image).put(B, scene.image.files[B]).put(A, scene.image.files[A]),
+        "the removed segments are still there, as after a removal that was cut off",
+        lambda scene: _left_behind(scene, A, B),
+        "unanchored",
+    )
+    yield Attack(
+        "pruned-half-removed",
+        "one of the removed segments is still there, and edited",
+        lambda scene: _left_behind(scene, B).edit(1, tweak),
+        "unanchored",
+    )
+    yield Attack(
+        "pruned-without-a-key",
+        "records removed by somebody who has no key: pruned.json holds, and no record says so",
+        lambda scene: pruned(scene.image),
         "invalid",
-        15,
+        1,
+    )
+    yield Attack(
+        "pruned-without-a-key-chained",
+        "the same, with a `pruned` record behind the last checkpoint, which takes no key either",
+        _unsigned,
+        "invalid",
+        1,
+    )
+    yield Attack(
+        "pruned-without-a-key-head",
+        "records removed by somebody who has no key, and the head that was kept elsewhere",
+        lambda scene: pruned(scene.image),
+        "invalid",
+        1,
+        newest_head,
+    )
+    yield Attack(
+        "pruned-without-a-key-elsewhere",
+        "records removed by somebody who has no key, fewer than a signed `pruned` record says",
+        _smaller,
+        "invalid",
+        1,
+    )
+    yield Attack(
+        "pruned-record-unsealed",
+        "the checkpoint deleted that covers the `pruned` record",
+        lambda scene: pruned(scene.accounted).drop_notes(only=RECORDS),
+        "invalid",
+        1,
     )
     yield Attack(
         "pruned-segment-missing",
         "no segment is left",
-        lambda scene: pruned(scene.image).drop(C),
+        lambda scene: pruned(scene.accounted).drop(C),
         "invalid",
         15,
     )
@@ -157,15 +204,37 @@ def pruned_attacks() -> Iterator[Attack]:
     yield Attack(
         "pruned-of-another-ledger",
         "a stub of another ledger of the same keys, with its checkpoints",
-        lambda scene: pruned(scene.other).put(C, scene.image.files[C]),
+        lambda scene: pruned(scene.other).put(C, scene.accounted.files[C]),
         "invalid",
         15,
     )
 
 
+def _left_behind(scene: Scene, *names: str) -> Image:
+    """The pruned ledger, and segments of what was removed."""
+    image = pruned(scene.accounted)
+    for name in names:
+        image = image.put(name, scene.accounted.files[name])
+    return image
+
+
+def _unsigned(scene: Scene) -> Image:
+    lines = scene.image.lines
+    *_, last = chained(lines, pruning(RECORDS, lines[:SIZE]))
+    return pruned(scene.image).append(last)
+
+
+def _smaller(scene: Scene) -> Image:
+    """The ledger without its first segment; its `pruned` record is of the first two."""
+    lines = scene.accounted.lines
+    return scene.accounted.drop(A).put(PRUNED, pruned_part(lines, FIRSTS[1], {0: 7}).encode())
+
+
 def _stubbed(scene: Scene, keep: dict[int, int]) -> Image:
     """The pruned ledger with other kept lines."""
-    return pruned(scene.image).put(PRUNED, pruned_part(scene.image.lines, SIZE, keep).encode())
+    return pruned(scene.accounted).put(
+        PRUNED, pruned_part(scene.accounted.lines, SIZE, keep).encode()
+    )
 
 
 def _with_edited_kept_line(scene: Scene) -> Image:
@@ -178,7 +247,7 @@ def _with_edited_kept_line(scene: Scene) -> Image:
 def _counterfeit_stub(scene: Scene) -> Image:
     lines = [genesis(scene.origin, scene.stranger)]
     lines = chained(lines, *(note(seq) for seq in range(1, RECORDS)))
-    image = pruned(scene.image)
+    image = pruned(scene.accounted)
     for size in image.sizes:
         image = image.put_note(size, scene.sign(lines[:size], scene.stranger))
     kept = pruned_part(lines, SIZE, {0: 7}).encode()
