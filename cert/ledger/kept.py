@@ -10,7 +10,7 @@ import orjson
 from cert.ledger.errors import LedgerFullError, ProofError
 from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import KeptLine, PrunedPart, verify_pruned
-from cert.ledger.reader import MAX_SIDE_FILE_BYTES
+from cert.ledger.reader import MAX_SIDE_FILE_BYTES, PRUNING, PRUNING_NOTE
 from cert.ledger.subtrees import audit_paths, read_leaves
 
 if TYPE_CHECKING:
@@ -58,6 +58,27 @@ def build_pruned_part(reader: Reader, earlier: PrunedPart | None, size: int) -> 
             hint="go on with this ledger as it is, and begin a new one",
         )
     return part
+
+
+def build_account(reader: Reader, earlier: PrunedPart, seq: int) -> dict[str, bytes]:
+    """Take along a `pruned` record into a part of a ledger that ends before it.
+
+    Args:
+        reader: The ledger.
+        earlier: What stands for the records that it is about.
+        seq: Its number; it is there.
+
+    Returns:
+        Side files of that part, by names; the same ones for as long as the ledger has this record.
+
+    Raises:
+        LedgerError: As `build_pruned_part`, or no checkpoint covers it.
+    """
+    size = next((one for one in reader.checkpoints if one > seq), None)
+    if size is None:
+        raise ProofError(f"no checkpoint covers the `pruned` record {seq}")
+    later = build_pruned_part(reader, earlier, size)
+    return {PRUNING: later.encode(), PRUNING_NOTE: reader.read_checkpoint(size)}
 
 
 class _Keeper:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from cert.ledger.reader import TAIL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cert.ledger.reader import FolderReader, Segment
 
@@ -37,14 +37,30 @@ class _Part:
 class FirstRecords(_Part):
     """The first records of a ledger, as a ledger that ends with a checkpoint."""
 
-    def __init__(self, reader: FolderReader, segments: Sequence[Segment], size: int) -> None:
-        """Take the segments that are there of the first `size` records."""
+    def __init__(
+        self,
+        reader: FolderReader,
+        segments: Sequence[Segment],
+        size: int,
+        side_files: Mapping[str, bytes],
+    ) -> None:
+        """Take the segments that are there of the first `size` records.
+
+        Args:
+            reader: The ledger.
+            segments: Those.
+            size: Where they end.
+            side_files: What has to be added about what was removed before, by names.
+        """
         super().__init__(reader, segments)
+        self._side_files = side_files
         self.checkpoints = [one for one in reader.checkpoints if one <= size]
 
     def read_side_file(self, name: str) -> bytes | None:
         """Read a side file; `tail.json` speaks of another end."""
-        return None if name == TAIL else super().read_side_file(name)
+        if name == TAIL:
+            return None
+        return self._side_files.get(name) or super().read_side_file(name)
 
 
 class LastRecords(_Part):

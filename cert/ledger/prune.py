@@ -28,7 +28,7 @@ from cert.ledger.errors import LedgerError, LedgerRefusedError
 from cert.ledger.export import check_target, torn_copies, write_export
 from cert.ledger.files import FolderLock, sync_folder, write_file
 from cert.ledger.findings import State
-from cert.ledger.kept import build_pruned_part
+from cert.ledger.kept import build_account, build_pruned_part
 from cert.ledger.keys import parse_public_key
 from cert.ledger.parts import FirstRecords, LastRecords
 from cert.ledger.pruned import parse_pruned, verify_pruned
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from cert.ledger.content import ContentStore
     from cert.ledger.keys import PublicKey
     from cert.ledger.pruning_plan import Plan
+    from cert.ledger.reader import Reader
     from cert.ledger.writer import Keys
     from cert.ledger.zip_writer import Packed
 
@@ -119,7 +120,7 @@ def prune(  # noqa: PLR0913 - what a person has to say for it
                 f"{before:%Y-%m-%d}",
                 hint="a file is closed at the end of a month, or when it is large",
             )
-        records = FirstRecords(reader, plan.segments, plan.size)
+        records = FirstRecords(reader, plan.segments, plan.size, _account(reader, plan, survey))
         packed = write_export(export, records, survey.lineage_at(plan.size))
         part = build_pruned_part(reader, plan.part, plan.size)
         body = build_pruned(
@@ -190,6 +191,14 @@ def _verify(reader: FolderReader, key: PublicKey) -> Survey:
             hint="`cert verify` says more",
         )
     return survey
+
+
+def _account(reader: Reader, plan: Plan, survey: Survey) -> dict[str, bytes]:
+    """What an export needs where the `pruned` record of what was removed before comes later."""
+    seq = None if plan.part is None else survey.said_at(plan.part.size)
+    if plan.part is None or seq is None or seq < plan.size:
+        return {}
+    return build_account(reader, plan.part, seq)
 
 
 def _remove(folder: Path, size: int, data: bytes, earlier: bytes | None) -> int:

@@ -156,6 +156,7 @@ class Survey:
         self.kinds: dict[str, int] = {}
         self.recorded: dict[str, Any] | None = None
         self.recorded_at = 0
+        self._said: dict[int, int] = {}
         self._keys: list[tuple[int, bytes]] = []
         self._genesis: bytes | None = None
 
@@ -171,11 +172,16 @@ class Survey:
             self._keys.append((seq, line))
         elif is_control("pruned", line):
             self.recorded, self.recorded_at = orjson.loads(line)["pruned"], seq
+            self._said.setdefault(self.recorded["size"], seq)
         return ()
 
     def finish(self) -> Sequence[Problem]:
         """Nothing to say."""
         return ()
+
+    def said_at(self, size: int) -> int | None:
+        """Number of the first `pruned` record of a size; None where there is none."""
+        return self._said.get(size)
 
     def lineage_at(self, size: int) -> Lineage:
         """The keys up to a tree size.

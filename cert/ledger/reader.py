@@ -23,6 +23,8 @@ CHECKPOINTS: Final = "checkpoints"
 RUNS: Final = "runs"
 TAIL: Final = "tail.json"
 PRUNED: Final = "pruned.json"
+PRUNING: Final = "pruning.json"
+PRUNING_NOTE: Final = "pruning.note"
 CONTENT: Final = "content.sqlite"
 
 CHUNK_BYTES: Final = 1 << 18
@@ -62,7 +64,7 @@ class Reader(Protocol):
         """Read a signed note."""
 
     def read_side_file(self, name: str) -> bytes | None:
-        """Read `tail.json` or `pruned.json`; None where there is none."""
+        """Read `tail.json`, `pruned.json` and the like; None where there is none."""
 
 
 def segment_name(first: int) -> str:

@@ -20,7 +20,7 @@ from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, parse_links
 from cert.ledger.lineage import Lineage, parse_genesis
 from cert.ledger.merkle import Frontier, verify_inclusion
 from cert.ledger.pruned import PrunedPart, parse_pruned, verify_pruned
-from cert.ledger.reader import PRUNED, TAIL, read_blocks
+from cert.ledger.reader import PRUNED, PRUNING, PRUNING_NOTE, TAIL, read_blocks
 from cert.ledger.tail import parse_tail
 
 if TYPE_CHECKING:
@@ -378,9 +378,29 @@ class _Verification:
         """Whoever had records removed signed that; said only where nothing else is wrong."""
         is_signed = 0 < self._pruning_line <= self._sealed
         # Damage hides the record, or the checkpoint that covers it; then it is the fault.
-        if self._pruned_size and not is_signed and not self._is_invalid():
+        if not self._pruned_size or is_signed or self._is_invalid():
+            return
+        if not self._is_signed_later():
             words = "no signed `pruned` record says that the first records were to be removed"
             self._add(State.INVALID, "pruned", words, self._first)
+
+    def _is_signed_later(self) -> bool:
+        """Whether that record, which comes after the end of this part of a ledger, is beside it."""
+        data, note = map(self._reader.read_side_file, (PRUNING, PRUNING_NOTE))
+        if data is None or note is None or self._lineage is None:
+            return False
+        try:
+            later, read = parse_pruned(data), self._reader.read_checkpoint
+            lineage = verify_pruned(later, lambda size: note if size == later.size else read(size))
+        except LedgerError:
+            return False
+        keys = self._lineage.keys
+        return lineage.keys[: len(keys)] == keys and any(
+            one.seq >= self._pruned_size
+            and is_control("pruned", one.line)
+            and self._is_of_removed(one.line)
+            for one in later.kept
+        )
 
     def _judge_key(self) -> None:
         """The pinned key is one of the ledger's; said only where nothing else is wrong."""

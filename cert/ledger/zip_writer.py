@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cert.ledger.errors import LedgerError, LedgerFullError
 from cert.ledger.files import FILE_MODE, sync_folder
-from cert.ledger.reader import CHECKPOINTS, CHUNK_BYTES, PRUNED, SEGMENTS, TAIL, note_name
+from cert.ledger.reader import (
+    CHECKPOINTS,
+    CHUNK_BYTES,
+    PRUNED,
+    PRUNING,
+    PRUNING_NOTE,
+    SEGMENTS,
+    TAIL,
+    note_name,
+)
 from cert.ledger.zip_reader import FOLDER, MAX_RATIO, SMALL_BYTES
 
 if TYPE_CHECKING:
@@ -76,7 +85,8 @@ def ledger_members(reader: Reader, *, is_whole: bool = True) -> Iterator[Member]
     Raises:
         LedgerError: A file cannot be read.
     """
-    for name in (PRUNED, TAIL) if is_whole else (PRUNED,):
+    pruned = (PRUNED, PRUNING, PRUNING_NOTE)
+    for name in (*pruned, TAIL) if is_whole else pruned:
         data = reader.read_side_file(name)
         if data is not None:
             yield member_of(FOLDER + name, data)

@@ -747,13 +747,14 @@ class Deep:
         self.folder.cleanup()
 
 
-def read_note(files: Folder, name: str, lineage: Lineage) -> Note:
-    """6.3, steps 1 and 2, for a file in checkpoints/; BadError otherwise."""
-    data = files.read(f"checkpoints/{name}", MAX_NOTE_BYTES)
+def read_note(files: Folder, size: int, lineage: Lineage, name: str = "") -> Note:
+    """6.3, steps 1 and 2, for a file in checkpoints/ or of another name; BadError otherwise."""
+    name = name or f"checkpoints/{size:012d}.note"
+    data = files.read(name, MAX_NOTE_BYTES)
     if data is None:
         raise BadError(f"the checkpoint {name} is missing")
     note = parse_note(data)
-    if note.size == 0 or note.size != int(name.removesuffix(".note")):
+    if note.size == 0 or note.size != size:
         raise BadError(f"the checkpoint {name} states the size {note.size}")
     check_signature(note, lineage.origin, lineage.at(note.size))
     return note
@@ -762,8 +763,7 @@ def read_note(files: Folder, name: str, lineage: Lineage) -> Note:
 class Kept(NamedTuple):
     """A line of the removed part that is still there, and how it is proven."""
 
-    leaf: bytes
-    seq: int
+    line: Line
     size: int  # of the checkpoint's tree
     proof: list[bytes]
 
@@ -788,13 +788,13 @@ def read_kept(kept: list[Any], size: int, lineage: Lineage) -> list[Kept]:
                 raise BadError("a second genesis")
             if record.get("kind") == "key":
                 lineage.pass_on(line, record)
-        proven.append(Kept(line.leaf, seq, tree_size, [unhex(step) for step in one["proof"]]))
+        proven.append(Kept(line, tree_size, [unhex(step) for step in one["proof"]]))
     if not proven:
         raise BadError("pruned.json keeps no genesis")
     return proven
 
 
-def read_pruned(files: Folder, data: bytes, chain: Chain) -> None:
+def read_pruned(files: Folder, data: bytes, chain: Chain, note: str = "") -> list[Kept]:
     """Section 8: let the chain go on after the part that was removed; BadError otherwise."""
     if len(data) > MAX_SIDE_BYTES:
         raise BadError(f"pruned.json has more than {MAX_SIDE_BYTES} bytes")
@@ -809,15 +809,37 @@ def read_pruned(files: Folder, data: bytes, chain: Chain) -> None:
         proven = read_kept(kept, size, chain.lineage)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BadError(f"pruned.json is malformed: {error!r}"[:200]) from error
+    sizes = {size, *(one.size for one in proven)}
     roots = {
-        one: read_note(files, f"{one:012d}.note", chain.lineage).root for _, _, one, _ in proven
+        one: read_note(files, one, chain.lineage, note if one == size else "").root for one in sizes
     }
-    for leaf, seq, tree_size, proof in proven:
-        check_inclusion(leaf, seq, tree_size, proof, roots[tree_size])
+    for line, tree_size, proof in proven:
+        check_inclusion(line.leaf, line.place.line - 1, tree_size, proof, roots[tree_size])
     chain.tree = Tree(size, frontier)
     chain.seq, chain.prev = size, last_leaf
-    if chain.tree.root() != read_note(files, f"{size:012d}.note", chain.lineage).root:
+    if chain.tree.root() != roots[size]:
         raise BadError(f"the frontier does not lead to the root of checkpoint {size}")
+    return proven
+
+
+def is_accounted_later(files: Folder, chain: Chain) -> bool:
+    """Section 8: whether the record comes after the end of an export, and is beside it."""
+    data, later = files.read("pruning.json", MAX_SIDE_BYTES), Chain(Report(), set(), None)
+    if data is None:
+        return False
+    try:
+        kept = read_pruned(files, data, later, "pruning.note")
+        records = [
+            parse_canonical(one.line.data or b"")
+            for one in kept
+            if one.line.place.line > chain.report.pruned and is_control(one.line)
+        ]
+    except BadError:
+        return False
+    own = chain.lineage.all()
+    return later.lineage.all()[: len(own)] == own and any(
+        one.get("kind") == "pruned" and chain.is_of_removed(one) for one in records
+    )
 
 
 def read_tail(files: Folder, roots: dict[int, bytes]) -> tuple[int, bytes] | None:
@@ -879,7 +901,7 @@ def verify_ledger(files: Folder, key: bytes, head: Note | None, deep: Deep | Non
     check_sealed(chain)
     if deep is not None:
         deep.finish()
-    check_pruning(chain)
+    check_pruning(files, chain)
     check_pinned(chain, key)
     if head is not None:
         judge_head(chain, key, head)
@@ -904,9 +926,9 @@ def judge_checkpoints(files: Folder, chain: Chain, notes: list[tuple[int, str]])
     """6.3: checkpoints by size. First steps 1 and 2, which the tail needs, and L the tail."""
     report = chain.report
     checked: list[tuple[int, bytes | None, str]] = []
-    for size, name in notes:
+    for size, _ in notes:
         try:
-            checked.append((size, read_note(files, name, chain.lineage).root, ""))
+            checked.append((size, read_note(files, size, chain.lineage).root, ""))
         except BadError as error:
             checked.append((size, None, str(error)))
     chain.roots = {size: root for size, root, _ in checked if root is not None}
@@ -934,10 +956,12 @@ def missing(chain: Chain, message: str) -> None:
         chain.report.add("invalid", "checkpoint", message, chain.end)
 
 
-def check_pruning(chain: Chain) -> None:
+def check_pruning(files: Folder, chain: Chain) -> None:
     """Section 8: a signed record says that the first records were to go. Damage may hide it."""
     report, signed = chain.report, 0 < chain.pruning <= chain.report.sealed
-    if report.pruned and not signed and "invalid" not in report.first:
+    if not report.pruned or signed or "invalid" in report.first:
+        return
+    if not is_accounted_later(files, chain):
         message = "no signed `pruned` record says that the first records were to be removed"
         report.add("invalid", "pruned", message, Place(1, None, 0))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import shutil
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cert.core.errors import ConfigurationError
-from cert.ledger.checkpoint import parse_checkpoint
+from cert.ledger.checkpoint import parse_checkpoint, sign_checkpoint
 from cert.ledger.errors import LedgerError, LedgerRefusedError, SigningKeyError
 from cert.ledger.findings import State
 from cert.ledger.kept import build_pruned_part
@@ -33,7 +35,7 @@ from cert.ledger.verify import verify_ledger
 from cert.ledger.zip_reader import ZipReader
 from tests.ledger.committed import KEYS, SIGNER, Made, faults, second_opinion
 from tests.ledger.killing import killed_at
-from tests.ledger.ledgers import begin, frontier_of, leaf_of, make, path_of, private
+from tests.ledger.ledgers import begin, control, frontier_of, leaf_of, make, path_of, private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,6 +230,86 @@ def test_a_second_pruning_merges_with_the_first(made: Made) -> None:
     assert second_opinion(export) == "unanchored"
     with pytest.raises(ConfigurationError, match="was removed with all before"):
         prove_inclusion(FolderReader(made.folder), first.plan.size + 1)
+
+
+@pytest.fixture
+def yearly(tmp_path: Path) -> Made:
+    """Pruned once; another pruning would not reach the record of that."""
+    made = Made(tmp_path / "yearly" / "ledger")
+    for year in range(2030, 2034):
+        numbers = range((year - 2030) * 12, (year - 2029) * 12)
+        made.run(numbers, run_id=f"run-{year}", time=f"{year}-05-01T00:00:00.000Z")
+    prune_it(made, before=parse_date("2031-01-01"))
+    return made
+
+
+def unpacked(export: Path, folder: Path) -> Path:
+    with zipfile.ZipFile(export) as archive:
+        archive.extractall(folder)
+    return folder / "ledger"
+
+
+@pytest.mark.parametrize("rotates", [False, True])
+def test_an_export_that_ends_before_the_record_of_an_earlier_pruning(
+    yearly: Made, tmp_path: Path, *, rotates: bool
+) -> None:
+    """A pruning a year: what was removed before is accounted for beside the export."""
+    if rotates:
+        yearly.keys = Ring()
+        with yearly.open() as ledger:
+            ledger.rotate(Ring.signers[1])
+    pruning = prune_it(yearly, before=parse_date("2032-01-01"), name="second.zip")
+    assert pruning.plan is not None
+    assert yearly.verify().state is State.UNANCHORED
+    assert second_opinion(yearly.folder) == "unanchored"
+    export = yearly.folder.parent / "second.zip"
+    with ZipReader(export) as reader:
+        assert verify_ledger(reader, SIGNER.public).state is State.UNANCHORED
+    assert second_opinion(export) == "unanchored"
+
+    # Anything else is no account.
+    folder = unpacked(export, tmp_path / "unpacked")
+    whole = {name: (folder / name).read_bytes() for name in ("pruning.json", "pruning.note")}
+    part = parse_pruned(whole["pruning.json"])
+    said = next(one for one in part.kept if b'"kind":"pruned"' in one.line)
+    silent = replace(part, kept=tuple(one for one in part.kept if one is not said))
+    stranger = Signer.generate()
+    signed = parse_checkpoint(whole["pruning.note"]).checkpoint
+    for name, data in (
+        ("pruning.json", None),
+        ("pruning.note", None),
+        ("pruning.json", b"{}"),
+        ("pruning.note", b""),
+        ("pruning.json", (folder / "pruned.json").read_bytes()),
+        ("pruning.json", silent.encode()),
+        ("pruning.json", whole["pruning.json"].replace(b"retention is over", b"retention is ovex")),
+        ("pruning.note", (folder / "checkpoints" / f"{pruning.plan.size:012d}.note").read_bytes()),
+        ("pruning.note", sign_checkpoint(signed, stranger)),
+    ):
+        for one, content in (whole | {name: data}).items():
+            (folder / one).unlink(missing_ok=True)
+            if content is not None:
+                (folder / one).write_bytes(content)
+        report = verify_ledger(FolderReader(folder), SIGNER.public)
+        assert (report.state, faults(report)[0][0]) == (State.INVALID, "pruned"), (name, data)
+        assert second_opinion(folder) == "invalid"
+
+
+def test_a_pruned_ledger_that_a_stranger_accounts_for(yearly: Made, tmp_path: Path) -> None:
+    """The account has the keys of the ledger, or is none."""
+    prune_it(yearly, before=parse_date("2032-01-01"), name="second.zip")
+    folder = unpacked(yearly.folder.parent / "second.zip", tmp_path / "unpacked")
+    part = parse_pruned((folder / "pruned.json").read_bytes())
+    said = {"size": part.size, "root": base64.b64encode(part.tree().root()).decode()}
+    own = begin(private("stranger"), origin="example.com/ledger")
+    own.grow(part.size)
+    own.add(control("pruned", pruned=said))
+    size = len(own.lines)
+    (folder / "pruning.json").write_bytes(rfc8785.dumps(own.pruned(size, [0, size - 1])))
+    (folder / "pruning.note").write_bytes(own.note(size))
+    report = verify_ledger(FolderReader(folder), SIGNER.public)
+    assert [code for code, _ in faults(report)] == ["pruned"]
+    assert second_opinion(folder) == "invalid"
 
 
 @pytest.mark.parametrize("sizes", [(1, 2), (5, 6), (6, 16), (16, 17), (13, 29), (31, 33)])
