@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import stat
+from typing import TYPE_CHECKING
 
 from cert.core.errors import ConfigurationError
 from cert.ledger.files import write_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def check_target(path: Path) -> None:
+    """Look at what an output would replace.
+
+    Raises:
+        ConfigurationError: It is no file name, or names something else than a regular file.
+    """
+    if not path.name:
+        raise ConfigurationError(f"-o {path} is no file name", hint="name a file with -o")
+    try:
+        mode = path.lstat().st_mode
+    except (OSError, ValueError):
+        return  # not there, or writing it says what is wrong
+    if not stat.S_ISREG(mode):
+        raise ConfigurationError(
+            f"-o {path} is a link, a folder or a device, which is not replaced",
+            hint="name another file with -o, or leave it out and redirect stdout",
+        )
 
 
 def write_output(path: Path, data: bytes, *, ledger: Path) -> None:
@@ -14,7 +37,8 @@ def write_output(path: Path, data: bytes, *, ledger: Path) -> None:
     Raises:
         ConfigurationError: It cannot be written, or lies in the ledger.
     """
-    target = Path(path).absolute()
+    check_target(path)
+    target = path.absolute()
     if ledger.resolve() in target.resolve().parents:
         raise ConfigurationError(
             f"-o {path} is inside of the ledger",

@@ -94,10 +94,11 @@ def _say(verified: Verified) -> str:
                 "checkpoints cover. Nothing outside the evidence pins its end, though: an older "
                 "copy, or one without its last records and checkpoints, would look the same."
             )
-        case State.UNSEALED if verified.kind == "file" and not report.sealed:
+        case State.UNSEALED if not report.sealed:
+            what = "file" if verified.kind == "file" else "ledger"
             words = (
-                "Nothing wrong was found, but nothing in this file is signed: whoever could write "
-                f"to it could have written other lines in place of {_of(report)}."
+                f"Nothing wrong was found, but nothing in this {what} is signed: whoever could "
+                f"write to it could have written other lines in place of {_of(report)}."
             )
         case State.UNSEALED:
             signed = "signed" if verified.kind != "file" else "there when the head was signed"
@@ -183,6 +184,8 @@ def _table(verified: Verified) -> Iterator[str]:
     else:
         looked = "bytes, links, signatures (--fast); not what the records say"
     yield f"{'checked':<10}{looked}"
+    if verified.kind == "bundle":
+        yield f"{'':<10}the ledger alone: not the verifier, key and head that lie beside it"
 
 
 def _token(verified: Verified) -> Iterator[str]:
@@ -233,6 +236,13 @@ def _next(verified: Verified) -> str:
             words = (
                 "Next: verify the ledger that the lines are from, or give the head that was kept "
                 "elsewhere with --head FILE."
+            )
+        case State.UNSEALED if not report.sealed:
+            words = (
+                "Next: find out why no checkpoint is there. Each run signs one at its end; if none "
+                "is going on, checkpoints were taken away, and these records show nothing about "
+                "who wrote them. Do not sign them before that is known; compare them with a head "
+                "that was kept (--head FILE). --strict makes this a failure."
             )
         case State.UNSEALED:
             strict = (

@@ -48,9 +48,11 @@ def bundle(
 
     def body(_: Interrupts) -> ExitCode:
         from cert.evidence.bundle import write_bundle  # noqa: PLC0415 - not for --help
+        from cert_cli.files import check_target  # noqa: PLC0415 - the same
         from cert_cli.settings import find_ledger, load_settings  # noqa: PLC0415 - the same
         from cert_cli.stdout import print_text  # noqa: PLC0415 - the same
 
+        check_target(output)
         folder = find_ledger(ledger, load_settings(config))
         written = write_bundle(folder, output, with_content=with_content)
         print_text(_describe(written, output))

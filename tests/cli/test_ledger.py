@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -395,3 +396,42 @@ def write_key_setting(folder: Path) -> Path:
     path = folder / "their.yaml"
     path.write_text("signing_key: their.pem\n")
     return path
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "folder", "nothing"])
+@pytest.mark.parametrize(
+    "command", [("ledger", "head"), ("ledger", "prove", "0"), ("bundle",)], ids=lambda one: one[-1]
+)
+def test_only_regular_files_are_replaced(
+    cert: Program, folder: Path, ledger: Path, kind: str, command: tuple[str, ...]
+) -> None:
+    """As root, a device would be replaced, too."""
+    target = folder / "out"
+    if kind == "link":
+        (folder / "kept").write_text("kept")
+        target.symlink_to(folder / "kept")
+    elif kind == "fifo":
+        os.mkfifo(target)
+    elif kind == "folder":
+        target.mkdir()
+    before = digest_of_tree(folder)
+    ran = cert(*command, ledger, "-o", "" if kind == "nothing" else "out")
+    assert ran.code == 2, ran.err
+    assert "-o" in ran.err
+    assert digest_of_tree(folder) == before
+
+
+def test_a_ledger_without_any_signature_is_not_to_be_signed_blindly(
+    cert: Program, ledger: Path
+) -> None:
+    key = own_keys().current()
+    assert key is not None
+    for path in (ledger / "checkpoints").iterdir():
+        path.unlink()
+    ran = cert("verify", ledger, "--key", key.text)
+    said = " ".join(ran.out.split())
+    assert ran.code == 0
+    assert said.startswith("UNSEALED")
+    assert "nothing in this ledger is signed" in said
+    assert "Do not sign them" in said
+    assert cert("verify", ledger, "--key", key.text, "--strict").code == 5
