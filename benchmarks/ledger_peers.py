@@ -8,6 +8,7 @@ Runs in a Python that has the two, and needs nothing of this program.
 from __future__ import annotations
 
 import json
+import re
 import resource
 import sys
 import time
@@ -28,8 +29,14 @@ def spent_since(begin: tuple[float, float]) -> dict[str, Any]:
     return {
         "cpu_s": cpu_s() - begin[0],
         "wall_s": time.perf_counter() - begin[1],
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": peak_bytes(),
     }
+
+
+def peak_bytes() -> int:
+    """Largest resident size of this process; getrusage starts from that of its parent."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.findall(r"^VmHWM:\s*([0-9]+) kB$", status, re.MULTILINE)[0]) * 1024
 
 
 def start() -> tuple[float, float]:
