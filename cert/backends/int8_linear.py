@@ -4,8 +4,9 @@
     s_w = max|w| / 127      one for each output channel, once
     y   = s_x * s_w * (round(x / s_x) . round(w / s_w)) + bias
 
-with L = 127, or 63 on processors without VNNI, where oneDNN adds pairs of products in 16 bits. The
-inner product is exact in integers, so a row's result depends on that row alone, to the last bit.
+with L = 127, or 63 on processors without VNNI, where oneDNN adds pairs of products in 16 bits, of
+inputs that are shifted to be unsigned: 2 * (63 + 64) * 127 fits. The inner product is exact in
+integers, so a row's result depends on that row alone, to the last bit.
 torch's own dynamic quantization (`quantized.linear_dynamic`) takes one scale for the whole batch: a
 text's signals would change with its neighbours.
 
@@ -19,7 +20,9 @@ import torch
 _WEIGHT_LEVELS = 127
 _VNNI_LEVELS = 127
 _PAIRED_LEVELS = 63
-_ZERO_POINT = 128
+_ZERO_POINTS = {_VNNI_LEVELS: 128, _PAIRED_LEVELS: 64}
+"""By levels: what makes an input unsigned, and leaves it small enough for pairs in 16 bits."""
+
 _SMALLEST = 1e-30
 """A row or channel of zeros gets this scale instead of zero."""
 
@@ -56,6 +59,7 @@ class Int8Linear(torch.nn.Module):
         levels = (exact / scale[:, None]).round_().to(torch.int8).contiguous()
         self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
         self._levels = activation_levels()
+        self._shift = _ZERO_POINTS[self._levels]
         self.weight_bytes = levels.nbytes
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer(
@@ -69,11 +73,11 @@ class Int8Linear(torch.nn.Module):
         rows = x.reshape(-1, self.in_features).float()
         largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, keepdim=True)
         row_scale = (largest / self._levels).clamp_min_(_SMALLEST)
-        levels = (rows / row_scale).round_().add_(_ZERO_POINT).to(torch.uint8)
+        levels = (rows / row_scale).round_().add_(self._shift).to(torch.uint8)
         product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
             levels,
             1.0,
-            _ZERO_POINT,
+            self._shift,
             self._packed,
             self.scale,
             self.zero_point,

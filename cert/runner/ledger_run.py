@@ -10,6 +10,7 @@ same id, so that its records are those of an uninterrupted one.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
 import stat
@@ -22,7 +23,6 @@ import orjson
 from cert.evidence.policy_record import build_policy_record
 from cert.evidence.record import encode_record
 from cert.evidence.run_record import RunBegin, RunCounts, RunInput, build_run_record
-from cert.ledger.canonical import canonical_bytes
 from cert.ledger.content import open_content
 from cert.ledger.errors import LedgerError
 from cert.ledger.reader import FolderReader
@@ -239,7 +239,8 @@ def digest_job(command: str, inputs: Sequence[RunInput], options: Mapping[str, o
         "inputs": [[one.source, one.sha256, one.bytes] for one in inputs],
         "options": dict(options),
     }
-    return "sha256:" + hashlib.sha256(canonical_bytes(asked)).hexdigest()
+    # Not canonical JSON: names of files and folders may hold what UTF-8 does not.
+    return "sha256:" + hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
 
 def describe_inputs(sources: Sequence[str]) -> tuple[RunInput, ...]:

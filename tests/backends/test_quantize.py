@@ -68,6 +68,8 @@ def test_products_that_8_bits_hold_are_exact() -> None:
 def test_the_error_is_that_of_rounding(
     shape: tuple[int, int], levels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if levels > int8_linear.activation_levels():
+        pytest.skip("this processor has no VNNI: so many levels overflow")
     monkeypatch.setattr(int8_linear, "activation_levels", lambda: levels)
     outputs, inputs = shape
     weight, bias, x = draw(outputs, inputs), draw(outputs, seed=1), draw(9, inputs, seed=2)
