@@ -24,6 +24,8 @@ HASH_BYTES: Final = 32
 
 _FORM: Final = re.compile(rb'\{"_prev":"([0-9a-f]{64})","_seq":(0|[1-9][0-9]{0,15}),"[a-z]')
 _CONTROL: Final = re.compile(_FORM.pattern[: -len(rb'"[a-z]')] + rb'"clock":')
+_KIND: Final = b'"kind":"'
+_CONTROL_KINDS: Final = (b'genesis"', b'key"', b'recovered"', b'erased"', b'pruned"')
 _BODY: Final = re.compile(rb'\{"[a-z]')
 _SEQ_END: Final = len(b'{"_prev":"') + 2 * HASH_BYTES + len(b'","_seq":')
 _NEWLINE: Final = 0x0A
@@ -118,6 +120,16 @@ def parse_links(line: bytes) -> Links | None:
     if match is None or len(line) > MAX_LINE_BYTES:
         return None
     return Links(match[1], int(match[2]))
+
+
+def may_be_control(line: bytes) -> bool:
+    """Whether a kind of control record is named anywhere; asked once, instead of for each kind."""
+    at = line.find(_KIND)
+    while at >= 0:
+        if line.startswith(_CONTROL_KINDS, at + len(_KIND)):
+            return True
+        at = line.find(_KIND, at + 1)
+    return False
 
 
 def is_control(kind: str, line: bytes) -> bool:

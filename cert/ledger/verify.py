@@ -16,7 +16,7 @@ from cert.ledger.chain import Chain, Place
 from cert.ledger.checkpoint import Checkpoint, SignedCheckpoint, parse_checkpoint, root_text
 from cert.ledger.errors import LedgerError, ProofError
 from cert.ledger.findings import Finding, Findings, Problem, Report, State
-from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, parse_links
+from cert.ledger.line import HASH_BYTES, genesis_prev, is_control, may_be_control, parse_links
 from cert.ledger.lineage import Lineage, parse_genesis
 from cert.ledger.merkle import Frontier, verify_inclusion
 from cert.ledger.pruned import PrunedPart, parse_pruned, verify_pruned
@@ -127,6 +127,8 @@ class _Verification:
         return () if self._deep is None else self._deep.check(seq, line)
 
     def meet_control(self, seq: int, line: bytes, place: Place) -> None:
+        if not may_be_control(line):
+            return
         if is_control("key", line) and self._lineage is not None:
             try:
                 self._lineage.rotate(line)
