@@ -67,7 +67,7 @@ def test_writers_that_are_killed_at_random_for_long(place: Place, writers: int) 
 def test_control_two_writers_without_the_lock_break_the_ledger(place: Place) -> None:
     """Shows that the tests above would notice."""
     place.open().close()
-    options = ("--records", 300, "--no-lock")
+    options = ("--records", 6000, "--no-lock")
     two = [place.start(*options) for _ in range(2)]
     for one in two:
         one.wait(60)
