@@ -134,8 +134,43 @@ class CERTConfig(BaseSettings):
         "stdout", description="Where log lines go; the program's are on stderr, not stdout."
     )
     log_file: str | None = Field(None, min_length=1, description="Where `file` and `both` write.")
+    log_max_bytes: _Int = Field(
+        10 * 2**20, ge=0, description="The log file is rotated before it is larger; 0 never."
+    )
+    log_backups: _Int = Field(5, ge=0, description="Rotated log files that are kept.")
+    traces: Literal["none", "otlp"] = Field(
+        "none", description="OpenTelemetry traces, sent where the OTEL_* variables say."
+    )
     metrics_enabled: bool = Field(False, description="Serve Prometheus metrics.")  # noqa: FBT003 - the default
+    metrics_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address of the metrics; not loopback needs a token."
+    )
     metrics_port: _Int = Field(9090, ge=0, le=65535, description="Port of the metrics; 0 is any.")
+    server: str | None = Field(
+        None, min_length=1, description="URL of a `cert serve` that measures instead."
+    )
+    serve_host: str = Field(
+        "127.0.0.1", min_length=1, description="Address of `serve`; not loopback needs a token."
+    )
+    serve_port: _Int = Field(8000, ge=0, le=65535, description="Port of `serve`; 0 is any.")
+    token: str | None = Field(
+        None, min_length=16, repr=False, description="Bearer token of the server, as text."
+    )
+    token_file: str | None = Field(
+        None, min_length=1, description="File that holds the bearer token."
+    )
+    max_body_bytes: _Int = Field(
+        10 * 2**20, ge=1024, description="Larger requests are refused; of a batch, larger lines."
+    )
+    max_requests: _Int = Field(
+        64, ge=1, description="Requests that run or wait; the next one is refused."
+    )
+    receive_timeout: _Float = Field(
+        10.0, gt=0, description="Seconds in which a request must have arrived."
+    )
+    drain_timeout: _Float = Field(
+        30.0, ge=0, description="Seconds that requests may go on after SIGTERM."
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -212,7 +247,13 @@ class CERTConfig(BaseSettings):
 
         try:
             configure_logging(
-                self.log_level, self.log_format, self.log_output, self.log_file, stream=stream
+                self.log_level,
+                self.log_format,
+                self.log_output,
+                self.log_file,
+                stream=stream,
+                max_bytes=self.log_max_bytes,
+                backup_count=self.log_backups,
             )
         except (ValueError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else None

@@ -42,7 +42,7 @@ _ASSIGNMENT = re.compile(
     r"(?!\[redacted\])(\"[^\"\n]*\"|'[^'\n]*'|[^\s\"',;&)}\]]+)"
 )
 _SECRET_NAME = re.compile(
-    rf"(?i)(?:^|[_-])(?:{_NAME}|authorization|proxy[_-]authorization|cookie|set[_-]cookie)$"
+    rf"(?i)(?:^|[_-])(?:{_NAME}|authorization|proxy[_-]authorization|cookie|set[_-]cookie)$|^token$"
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path  # noqa: TC003 - Typer reads the annotations
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -101,8 +101,8 @@ def _render_text(config: CERTConfig, *, origin: bool) -> str:
 def _values(config: CERTConfig) -> dict[str, object]:
     from cert.observability.redaction import redact_values  # noqa: PLC0415 - not for --help
 
-    values = config.model_dump(mode="json")
-    return {name: redact_values(value) for name, value in values.items()}
+    values = redact_values(config.model_dump(mode="json"))
+    return cast("dict[str, object]", values)
 
 
 def _text(value: object) -> str:

@@ -138,3 +138,12 @@ def test_help_loads_no_settings_and_loses_no_brackets() -> None:
     )
     assert b"--origin" in done.stdout
     assert b"[tool.cert]" in done.stdout
+
+
+def test_the_token_is_masked_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CERT_TOKEN", "a plain sentence of a token")
+    for arguments in (["show"], ["show", "--json", "--origin"]):
+        result = runner.invoke(app, arguments)
+        assert "a plain sentence" not in result.stdout
+        assert "[redacted]" in result.stdout
+    assert "a plain sentence" not in repr(CERTConfig.load())

@@ -58,6 +58,19 @@ OURS = {
     "CERT_VERIFY_KEY": ("key.pub", "verify_key", "key.pub"),
     "CERT_RETENTION_DAYS": ("183", "retention_days", 183),
     "CERT_TIMESTAMP_URL": ("http://127.0.0.1/tsa", "timestamp_url", "http://127.0.0.1/tsa"),
+    "CERT_LOG_MAX_BYTES": ("1000", "log_max_bytes", 1000),
+    "CERT_LOG_BACKUPS": ("0", "log_backups", 0),
+    "CERT_TRACES": ("otlp", "traces", "otlp"),
+    "CERT_METRICS_HOST": ("::1", "metrics_host", "::1"),
+    "CERT_SERVER": ("http://127.0.0.1:8000", "server", "http://127.0.0.1:8000"),
+    "CERT_SERVE_HOST": ("::1", "serve_host", "::1"),
+    "CERT_SERVE_PORT": ("0", "serve_port", 0),
+    "CERT_TOKEN": ("0123456789abcdef", "token", "0123456789abcdef"),
+    "CERT_TOKEN_FILE": ("token", "token_file", "token"),
+    "CERT_MAX_BODY_BYTES": ("2048", "max_body_bytes", 2048),
+    "CERT_MAX_REQUESTS": ("3", "max_requests", 3),
+    "CERT_RECEIVE_TIMEOUT": ("2.5", "receive_timeout", 2.5),
+    "CERT_DRAIN_TIMEOUT": ("0", "drain_timeout", 0.0),
 }
 
 pytestmark = pytest.mark.usefixtures("bare")
