@@ -90,7 +90,7 @@ def test_the_full_wheel_depends_on_the_core_and_its_local_extra(
 def test_the_extras_mean_the_same_in_both(full_wheel: Wheel, core_wheel: Wheel) -> None:
     full, core = (set(w.metadata.get_all("Provides-Extra") or []) for w in (full_wheel, core_wheel))
     expected = {"local", "quantize", "parquet", "timestamp", "coordination", "serve", "ray", "vllm"}
-    expected.add("all")
+    expected |= {"traces", "all"}
     assert core == expected
     assert full == expected | {"dev"}
     local = of_extra(core_wheel, "local")
