@@ -30,7 +30,7 @@ demo: export CERT_LEDGER := demo/ledger
 demo: export CERT_KEYS := demo/keys
 
 test: lint ## all checks: lint, then the whole test suite with branch coverage
-	$(VENV)/bin/pytest --cov --cov-report=term:skip-covered
+	$(VENV)/bin/pytest -n logical --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered
 
 check: test ## the same as test
 

@@ -192,7 +192,7 @@ def test_depth_limit_is_exact() -> None:
         parse_object('{"a":' + "[" * 64 + "]" * 64 + "}")
 
 
-def test_a_million_keys_and_hostile_quotes_take_linear_time(read: Read) -> None:
+def test_many_keys_and_hostile_quotes_take_linear_time(read: Read) -> None:
     def took_s(count: int) -> float:
         pairs = b",".join(b'"k%d":[]' % at for at in range(count))
         keys = b"{" + pairs + b', "prompt": "a"}\n'
@@ -204,7 +204,7 @@ def test_a_million_keys_and_hostile_quotes_take_linear_time(read: Read) -> None:
         return took
 
     # Whatever the machine: four times the keys take four times as long, and not sixteen.
-    assert took_s(1_000_000) < 8 * took_s(250_000)
+    assert took_s(400_000) < 8 * took_s(100_000)
 
 
 def test_a_million_keys_are_over_the_default_limit(read: Read) -> None:
