@@ -1,0 +1,1 @@
+"""Several agents against one: does an arrangement of a model beat the model alone."""

@@ -1,0 +1,1 @@
+"""Statistics of paired measurements: estimators, intervals, verdicts. Numbers in, numbers out."""
