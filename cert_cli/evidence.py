@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cert.core.config import CERTConfig
+    from cert.ledger.appender import Ledger
     from cert.ledger.keys import Signer
 
 _ELSEWHERE: Final = "--ledger DIR names another, --no-ledger keeps none"
@@ -24,10 +25,31 @@ _ELSEWHERE: Final = "--ledger DIR names another, --no-ledger keeps none"
 
 @contextmanager
 def open_evidence(config: CERTConfig, *, quiet: bool) -> Iterator[LedgerRun | None]:
+    """Open the ledger that the settings name for one run, and seal it at the end.
+
+    Yields:
+        What writes the run; None as `open_configured_ledger`.
+
+    Raises:
+        ConfigurationError, LedgerError: As `open_configured_ledger`.
+    """
+    with open_configured_ledger(config, quiet=quiet) as ledger:
+        if ledger is None:
+            yield None
+            return
+        run = LedgerRun(ledger, warns_only=config.on_ledger_failure == "warn")
+        try:
+            yield run
+        finally:
+            run.release()
+
+
+@contextmanager
+def open_configured_ledger(config: CERTConfig, *, quiet: bool) -> Iterator[Ledger | None]:
     """Open the ledger that the settings name, and seal it at the end.
 
     Yields:
-        What writes the run, or None where no ledger is wanted, or where one cannot be opened and
+        The ledger, or None where none is wanted, or where it cannot be opened and
         `on_ledger_failure` is `warn`.
 
     Raises:
@@ -43,12 +65,11 @@ def open_evidence(config: CERTConfig, *, quiet: bool) -> Iterator[LedgerRun | No
             )
         yield None
         return
-    warns_only = config.on_ledger_failure == "warn"
     made: list[Signer] = []
     try:
         ledger = open_ledger(folder, keys_of(config, created=made.append))
     except LedgerError as error:
-        if not warns_only:
+        if config.on_ledger_failure != "warn":
             raise
         report(f"warning: no evidence is kept: {error.message}", hint=error.hint)
         yield None
@@ -61,9 +82,7 @@ def open_evidence(config: CERTConfig, *, quiet: bool) -> Iterator[LedgerRun | No
             )
         if config.origins()["ledger"] == "default":
             report(f"note: recorded in {folder} ({_ELSEWHERE})")
-    run = LedgerRun(ledger, warns_only=warns_only)
     try:
-        yield run
+        yield ledger
     finally:
-        run.release()
         ledger.close()

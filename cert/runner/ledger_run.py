@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -78,7 +79,7 @@ class UnfinishedRun:
 
 
 class LedgerRun:
-    """Writes one run into a ledger."""
+    """Writes one run into a ledger. Several threads may `write` at once."""
 
     def __init__(self, ledger: Ledger, *, warns_only: bool = False) -> None:
         """Take an open ledger.
@@ -94,6 +95,7 @@ class LedgerRun:
         self._correlation_id: str | None = None
         self._lock: RunLock | None = None
         self._contents: ContentStore | None = None
+        self._opening = threading.Lock()
         self.is_failed = False
 
     def find_unfinished(self, job: str) -> UnfinishedRun | None:
@@ -223,8 +225,9 @@ class LedgerRun:
             return []
 
     def _keep(self, content: CommittedContent) -> None:
-        if self._contents is None:
-            self._contents = open_content(self._ledger.folder)
+        with self._opening:
+            if self._contents is None:
+                self._contents = open_content(self._ledger.folder)
         self._contents.put([content])
 
 

@@ -26,26 +26,27 @@ def open_engine(
     *,
     policy: Policy | str | None = None,
     expect_digest: str | None = None,
+    metrics: MetricsCollector | None = None,
     loader: Loader | None = None,
 ) -> Iterator[HamiltonianEngine]:
     """Make an engine, and free its model at the end.
 
     The model is loaded by the first prompt, or in the background from
-    `engine.model_resource.request_backend()` on. With `METRICS_ENABLED` the metrics are served on
-    loopback for as long as the engine is open.
+    `engine.model_resource.request_backend()` on. With `METRICS_ENABLED` and no `metrics` given,
+    metrics are served on loopback for as long as the engine is open.
 
     Args:
         config: Model, device, memory, cache, metrics.
         policy: What judges where a request names no other; None is the model's own default.
         expect_digest: Refuse any other model than the one of this digest.
+        metrics: Where requests are counted, for a caller who serves them; None as said above.
         loader: Makes the backend; None loads a local model.
     """
     resource = HamiltonianModelResource(
         config=config, preload=False, expect_digest=expect_digest, loader=loader
     )
     with ExitStack() as stack:
-        metrics = None
-        if config.metrics_enabled:
+        if metrics is None and config.metrics_enabled:
             metrics = MetricsCollector()
             try:
                 stack.enter_context(start_metrics_server(port=config.metrics_port))

@@ -112,18 +112,40 @@ def run_cases(
     try:
         while (item := feed.next_item(stopped)) is not None:
             if isinstance(item, RefusedInput):
-                record = build_refused_record(run_id=settings.run_id, refused=item)
-                yield Outcome(item, None, record, encode_record(record))
+                yield build_refusal(item, settings)
                 continue
             case, future = item
             result = _wait(future, stopped)
             if result is None:
                 future.cancel()
                 return
-            record, sealed = _record(case, result, engine, settings)
-            yield Outcome(case, result, record, encode_record(record), sealed)
+            yield build_outcome(case, result, engine, settings)
     finally:
         feed.close()
+
+
+def build_refusal(refused: RefusedInput, settings: RunSettings) -> Outcome:
+    """Account for input that never became a prompt."""
+    record = build_refused_record(run_id=settings.run_id, refused=refused)
+    return Outcome(refused, None, record, encode_record(record))
+
+
+def build_outcome(
+    case: PromptCase,
+    result: AnalysisResult | AnalysisError,
+    engine: HamiltonianEngine,
+    settings: RunSettings,
+) -> Outcome:
+    """Account for a prompt.
+
+    Args:
+        case: The prompt.
+        result: What the engine made of it.
+        engine: That engine; its model is loaded.
+        settings: Of the run that the record belongs to.
+    """
+    record, sealed = _record(case, result, engine, settings)
+    return Outcome(case, result, record, encode_record(record), sealed)
 
 
 def _wait(

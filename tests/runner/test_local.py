@@ -5,10 +5,12 @@ import socket
 import urllib.request
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from cert.backends.protocol import SamplingParams
 from cert.core.config import CERTConfig
 from cert.core.errors import ModelUnavailableError
+from cert.observability.metrics import MetricsCollector
 from cert.runner.local import open_engine
 from tests.fakes import FakeLoader
 from tests.runner.helpers import cases
@@ -97,3 +99,18 @@ def test_a_busy_metrics_port_is_a_warning(
         with open_engine(config, loader=FakeLoader()):
             pass
     assert "metrics are not served" in caplog.text
+
+
+def test_given_metrics_are_counted_in_and_not_served() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    registry = CollectorRegistry()
+    config = CERTConfig(model="m", metrics_enabled=True, metrics_port=port)
+    metrics = MetricsCollector(registry=registry)
+    with open_engine(config, metrics=metrics, loader=FakeLoader()) as engine:
+        engine.analyze(cases(1)[0], sampling=SamplingParams(max_new_tokens=2))
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+    counted = {"service": "hamiltonian", "status": "success"}
+    assert registry.get_sample_value("cert_requests_total", counted) == 1.0
