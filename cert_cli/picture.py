@@ -11,7 +11,7 @@ from rich.text import Text
 from cert.observability.controls import escape_controls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from cert_cli.terminal import Style
 
@@ -21,7 +21,6 @@ _SURPRISALS = tuple(-math.log(one) for one in _PROBABILITIES)
 _MARKED_FROM = 2
 _COLORS = ("", "on color(229)", "on color(222)", "on color(215)", "bold on color(203)")
 _INK = "color(16)"
-_UNDECIDED = "\ufffd"
 
 
 def level_of(logprob: float) -> int:
@@ -31,25 +30,6 @@ def level_of(logprob: float) -> int:
     [0, 1, 2, 3, 4]
     """
     return bisect.bisect_left(_SURPRISALS, -logprob)
-
-
-def split_tokens(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int]) -> list[str]:
-    """Return each token's share of the text; joined they are the text that `decode` gives.
-
-    A character of several tokens belongs to the last of them. Each step decodes only what
-    surrounds the token, since decoding from the start every time takes quadratic time.
-    """
-    pieces: list[str] = []
-    start = shown = 0
-    for end in range(1, len(token_ids) + 1):
-        before = decode(token_ids[start:shown])
-        now = decode(token_ids[start:end])
-        if now.endswith(_UNDECIDED) and end < len(token_ids):
-            pieces.append("")
-            continue
-        pieces.append(now[len(before) :])
-        start, shown = shown, end
-    return pieces
 
 
 def draw(pieces: Sequence[str], logprobs: Sequence[float], style: Style) -> Text:

@@ -12,6 +12,7 @@ import threading
 import uuid
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cert.backends.protocol import SamplingParams
@@ -31,6 +32,7 @@ from cert.runner.resume import (
     resume,
 )
 from cert.runner.tally import ErrorBudget, Tally
+from cert.runner.token_pieces import split_tokens
 from cert_cli.errors import report
 from cert_cli.evidence import open_evidence
 from cert_cli.exit_codes import ExitCode, code_of_run
@@ -288,8 +290,9 @@ class _Session:
         from cert_cli.render import render_line, render_page  # noqa: PLC0415 - rich
 
         if self._job.is_batch:
-            return render_line(outcome, style)
-        return render_page(outcome, style, decode=self._engine.model_resource.backend.decode)
+            return render_line(outcome.record, style)
+        decode = self._engine.model_resource.backend.decode
+        return render_page(outcome.record, style, split=partial(split_tokens, decode))
 
     def _finish(self) -> ExitCode:
         tally, evidence = self._resumed.tally, self._evidence

@@ -4,9 +4,8 @@ import math
 
 import pytest
 
-from cert_cli.picture import draw, legend, level_of, split_tokens
+from cert_cli.picture import draw, legend, level_of
 from cert_cli.terminal import Style
-from tests.model_factory import build_tokenizer
 
 PLAIN = Style()
 COLOR = Style(color=True)
@@ -22,45 +21,6 @@ def test_a_level_is_how_improbable_a_token_was(probability: float, level: int) -
 
 def test_an_impossible_token_is_of_the_highest_level() -> None:
     assert level_of(-math.inf) == 4
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["The quick brown fox", "žluťoučký kůň", "日本語 🙂🙂 x", "a\n\nb\t", "", "🙂"],
-)
-def test_tokens_share_the_text_without_loss(text: str) -> None:
-    tokenizer = build_tokenizer("llama")
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    pieces = split_tokens(tokenizer.decode, ids)
-    assert len(pieces) == len(ids)
-    assert "".join(pieces) == text
-
-
-def test_a_character_of_several_tokens_belongs_to_the_last_of_them() -> None:
-    tokenizer = build_tokenizer("llama")
-    ids = tokenizer.encode("a🙂", add_special_tokens=False).ids
-    assert split_tokens(tokenizer.decode, ids) == ["a", "", "", "", "🙂"]
-
-
-def test_a_character_that_is_cut_off_is_shown_as_such() -> None:
-    tokenizer = build_tokenizer("llama")
-    ids = tokenizer.encode("a🙂", add_special_tokens=False).ids[:-1]
-    pieces = split_tokens(tokenizer.decode, ids)
-    assert pieces[:3] == ["a", "", ""]
-    assert set(pieces[3]) == {"\ufffd"}
-
-
-def test_splitting_a_long_text_takes_linear_time() -> None:
-    decoded = 0
-
-    def decode(ids: object) -> str:
-        nonlocal decoded
-        assert isinstance(ids, list)
-        decoded += len(ids)
-        return "x" * len(ids)
-
-    split_tokens(decode, list(range(5000)))
-    assert decoded < 5 * 5000
 
 
 def test_without_colour_surprising_tokens_are_marked() -> None:

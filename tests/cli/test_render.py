@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,32 +12,33 @@ from cert.backends.protocol import SamplingParams
 from cert.core.errors import NumericalError
 from cert.inputs.case import PromptCase, RefusedInput
 from cert.runner.pipeline import run_cases
-from cert.trajectory.types import AnalysisResult
 from cert_cli.render import render_line, render_page
 from cert_cli.terminal import Style
 from tests.runner.helpers import engine, settings
 
 if TYPE_CHECKING:
-    from cert.runner.pipeline import Outcome
+    from collections.abc import Sequence
+
+Record = dict[str, Any]
 
 CASE = PromptCase(id="case-1", text="Explain AI", source="in.txt", line=3)
 HOSTILE = "\x1b]0;title\x07\x1b[2J\u202eabc\x9b31m[red]PASS[/red]\nPASS  forged"
 
 
-def measured(case: PromptCase | RefusedInput = CASE, **backend: Any) -> Outcome:  # noqa: ANN401
+def measured(case: PromptCase | RefusedInput = CASE, **backend: Any) -> Record:  # noqa: ANN401
     content = backend.pop("content", "full")
     with engine(**{"logprob": -0.5, **backend}) as (running, _):
         chosen = settings(content=content, sampling=SamplingParams(max_new_tokens=4))
         (outcome,) = run_cases(iter([case]), running, chosen)
-        return outcome
+        # As it comes from a file or a server: JSON types only.
+        return json.loads(outcome.line)
 
 
-def page(outcome: Outcome, style: Style | None = None) -> str:
-    def decode(ids: object) -> str:
-        assert isinstance(ids, (list, tuple))
-        return "".join(f" word{one}" for one in ids)
+def page(record: Record, style: Style | None = None) -> str:
+    def split(ids: Sequence[int]) -> list[str]:
+        return [f" word{one}" for one in ids]
 
-    return render_page(outcome, style or Style(), decode=decode)
+    return render_page(record, style or Style(), split=split)
 
 
 def test_a_page_says_verdict_reasons_text_checks_and_model() -> None:
@@ -53,9 +55,9 @@ def test_a_page_says_verdict_reasons_text_checks_and_model() -> None:
     assert "\x1b" not in shown
 
 
-def test_every_check_says_observed_comparison_threshold_and_outcome() -> None:
-    outcome = measured(logprob=-5.0)
-    shown = page(outcome)
+def test_every_check_says_observed_comparison_threshold_and_record() -> None:
+    record = measured(logprob=-5.0)
+    shown = page(record)
     assert shown.startswith("FAIL")
     assert "  - perplexity is 148.4; the policy asks for < 50\n" in shown
     row = next(line for line in shown.splitlines() if line.startswith("perplexity"))
@@ -63,11 +65,10 @@ def test_every_check_says_observed_comparison_threshold_and_outcome() -> None:
 
 
 def test_a_text_without_failed_checks_says_so() -> None:
-    outcome = measured()
-    assert isinstance(outcome.result, AnalysisResult)
     passed = Check("perplexity", "<", 50.0, 1.5, Verdict.PASS)
-    judged = replace(outcome.result.assessment, checks=(passed,), verdict=Verdict.PASS)
-    shown = page(replace(outcome, result=replace(outcome.result, assessment=judged)))
+    record = measured()
+    record["assessment"] |= {"checks": [asdict(passed)], "verdict": "pass"}
+    shown = page(record)
     assert shown.startswith("PASS  case-1\n  - every check passed\n")
 
 
@@ -95,15 +96,25 @@ def test_hostile_texts_neither_steer_nor_forge() -> None:
 
 
 def test_generated_line_breaks_cannot_pass_for_lines_of_ours() -> None:
-    shown = render_page(measured(), Style(), decode=lambda ids: "\nPASS  forged" * len(ids))
+    shown = render_page(measured(), Style(), split=lambda ids: ["\nPASS  forged"] * len(ids))
     assert not any(line.startswith("PASS  forged") for line in shown.splitlines())
     assert any(line.startswith("│ PASS  forged") for line in shown.splitlines())
 
 
+def test_a_text_that_nobody_can_split_is_drawn_without_surprise() -> None:
+    record = measured(logprob=-9.0)
+    shown = render_page(record, Style(), split=lambda _: None)
+    text = record["generation"]["text"]
+    assert text
+    assert f"\u2502 {text}\n" in shown
+    assert "surprise:" not in shown
+    assert "[4:" not in shown
+
+
 def test_nothing_is_wider_than_the_terminal() -> None:
-    outcome = measured()
+    record = measured()
     for width in (40, 60):
-        lines = page(outcome, Style(width=width)).splitlines()
+        lines = page(record, Style(width=width)).splitlines()
         picture = [line for line in lines if line.startswith("│")]
         assert picture
         assert all(len(line) <= width for line in picture)
@@ -116,10 +127,10 @@ def test_an_ascii_terminal_gets_ascii() -> None:
 
 
 def test_colour_is_used_only_where_it_is_wanted() -> None:
-    outcome = measured()
-    assert "\x1b[" in page(outcome, Style(color=True))
-    assert "\x1b[" in render_line(outcome, Style(color=True))
-    assert "\x1b" not in render_line(outcome, Style())
+    record = measured()
+    assert "\x1b[" in page(record, Style(color=True))
+    assert "\x1b[" in render_line(record, Style(color=True))
+    assert "\x1b" not in render_line(record, Style())
 
 
 def test_a_long_prompt_is_cut_with_its_length() -> None:
@@ -127,10 +138,10 @@ def test_a_long_prompt_is_cut_with_its_length() -> None:
 
 
 def test_omitted_content_is_not_shown() -> None:
-    outcome = measured(content="omitted")
-    assert "Explain AI" not in page(outcome)
-    assert "word" not in page(outcome).split("policy")[0]
-    assert len(render_line(outcome, Style()).split("perplexity")[1].split()) <= 3
+    record = measured(content="omitted")
+    assert "Explain AI" not in page(record)
+    assert "word" not in page(record).split("policy")[0]
+    assert len(render_line(record, Style()).split("perplexity")[1].split()) <= 3
 
 
 @pytest.mark.parametrize("draw", [page, lambda one: render_line(one, Style())])
@@ -142,8 +153,8 @@ def test_errors_and_refusals_are_one_line(draw: Any) -> None:  # noqa: ANN401 - 
 
 
 def test_a_line_is_one_line_whatever_the_text() -> None:
-    outcome = measured(replace(CASE, id="a\nb", text=HOSTILE))
+    record = measured(replace(CASE, id="a\nb", text=HOSTILE))
     for width in (40, 100, 200):
-        shown = render_line(outcome, Style(width=width))
+        shown = render_line(record, Style(width=width))
         assert shown.count("\n") == 1
         assert len(shown) <= max(width, 72) + 1
