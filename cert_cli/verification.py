@@ -16,10 +16,12 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from cert.core.errors import ConfigurationError
+from cert.core.places import keys_folder
 from cert.ledger.checkpoint import MAX_NOTE_BYTES, parse_checkpoint
 from cert.ledger.claims import Claims, read_claims
 from cert.ledger.errors import LedgerError, LedgerRefusedError, ProofError
 from cert.ledger.findings import State
+from cert.ledger.head_memory import HeadMemory
 from cert.ledger.lineage import parse_genesis
 from cert.ledger.reader import CONTENT, FolderReader, read_blocks
 from cert.ledger.verify import verify_ledger
@@ -77,6 +79,23 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """A head that was kept.
+
+    Attributes:
+        note: Its bytes.
+        size: Records that it is of.
+        path: Its file.
+        is_remembered: Whether it was found beside one's own key, and not given.
+    """
+
+    note: bytes
+    size: int
+    path: Path
+    is_remembered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What came of it.
 
@@ -85,7 +104,7 @@ class Verified:
         kind: `ledger`, `bundle` or `file`.
         report: What was found.
         pinned: The key that was trusted; None where nothing is signed and no key was needed.
-        head_size: Records that the head is of; None without a head.
+        head: What pins the end; None where nothing does.
         tokens: RFC 3161 tokens beside the checkpoints.
     """
 
@@ -93,7 +112,7 @@ class Verified:
     kind: str
     report: Report
     pinned: PinnedKey | None
-    head_size: int | None
+    head: Head | None
     tokens: TokenCheck
 
     @property
@@ -103,7 +122,7 @@ class Verified:
         is_bad = (
             state in _BROKEN
             or (state is State.UNSEALED and self.request.is_strict)
-            or (self.head_size is None and self.request.requires_head)
+            or ((self.head is None or self.head.is_remembered) and self.request.requires_head)
             or self.tokens.fault is not None
         )
         return ExitCode.INTEGRITY if is_bad else ExitCode.PASS
@@ -115,14 +134,17 @@ def verify(request: Request, settings: Callable[[], CERTConfig]) -> Verified:
     Raises:
         ConfigurationError: There is nothing to verify, or key, head or certificates are unusable.
     """
-    head = None if request.head is None else read_small(request.head, "the head")
     roots = None if request.roots is None else read_small(request.roots, "the TSA's roots")
     try:
+        head = None if request.head is None else _read_head(request.head)
         with ExitStack() as stack:
             if request.path.is_dir():
                 reader = FolderReader(request.path)
                 pinned = _choose(request, reader, settings)
                 deep = _look_into(request, partial(_contents_beside, request.path, stack))
+                if head is None and (head := _remembered(reader, pinned, settings)) is not None:
+                    # Anew: what is remembered may be newer than what was looked at.
+                    reader = FolderReader(request.path)
                 return _verify_ledger(request, "ledger", reader, pinned, deep, head, roots)
             file = stack.enter_context(_open(request.path))
             if file.read(len(_ZIP)) == _ZIP:
@@ -143,22 +165,42 @@ def _choose(request: Request, reader: Reader, settings: Callable[[], CERTConfig]
     return choose_key(request.key, claims, settings, on_first_use=request.on_first_use)
 
 
+def _remembered(
+    reader: Reader, pinned: PinnedKey, settings: Callable[[], CERTConfig]
+) -> Head | None:
+    """The last head that one's own key signed here, which an older copy does not hold."""
+    origin = read_claims(reader).origin
+    if pinned.kind != "own" or origin is None:
+        return None
+    heads = HeadMemory(keys_folder(settings().keys))
+    signed = heads.find(origin)
+    if signed is None:
+        return None
+    path = heads.path_of(origin)
+    return Head(signed.note, signed.checkpoint.size, path, is_remembered=True)
+
+
+def _read_head(path: Path) -> Head:
+    note = read_small(path, "the head")
+    return Head(note, parse_checkpoint(note).checkpoint.size, path)
+
+
 def _verify_ledger(  # noqa: PLR0913, PLR0917 - what one verification takes
     request: Request,
     kind: str,
     reader: Reader,
     pinned: PinnedKey,
     deep: RecordCheck | None,
-    head: bytes | None,
+    head: Head | None,
     roots: bytes | None,
 ) -> Verified:
     total = sum(one.size_bytes for one in reader.segments)
     meter = ByteMeter(total, is_wanted=not request.quiet, color=request.color)
     with meter.running():
-        report = verify_ledger(reader, pinned.key, head=head, deep=deep, progress=meter.advance)
+        note = None if head is None else head.note
+        report = verify_ledger(reader, pinned.key, head=note, deep=deep, progress=meter.advance)
     tokens = check_tokens(reader, roots, sealed=report.sealed)
-    size = None if head is None else parse_checkpoint(head).checkpoint.size
-    return Verified(request, kind, report, pinned, size, tokens)
+    return Verified(request, kind, report, pinned, head, tokens)
 
 
 def _look_into(
@@ -219,7 +261,7 @@ def _temporary_folder(stack: ExitStack) -> Path:
 
 
 def _verify_file(
-    request: Request, file: BinaryIO, settings: Callable[[], CERTConfig], head: bytes | None
+    request: Request, file: BinaryIO, settings: Callable[[], CERTConfig], head: Head | None
 ) -> Verified:
     size_bytes = os.fstat(file.fileno()).st_size
     pinned = _choose_for_file(request, file, size_bytes, settings, head)
@@ -234,12 +276,11 @@ def _verify_file(
             file,
             size_bytes,
             pinned=None if pinned is None else pinned.key,
-            head=head,
+            head=None if head is None else head.note,
             deep=deep,
             progress=meter.advance,
         )
-    size = None if head is None else parse_checkpoint(head).checkpoint.size
-    return Verified(request, "file", report, pinned, size, check_tokens(None, None, sealed=0))
+    return Verified(request, "file", report, pinned, head, check_tokens(None, None, sealed=0))
 
 
 def _choose_for_file(
@@ -247,7 +288,7 @@ def _choose_for_file(
     file: BinaryIO,
     size_bytes: int,
     settings: Callable[[], CERTConfig],
-    head: bytes | None,
+    head: Head | None,
 ) -> PinnedKey | None:
     """A key takes a signature, and the only one is the head's."""
     if head is None:
@@ -257,9 +298,9 @@ def _choose_for_file(
     first = next((block.lines[0] for block in read_blocks(file, size_bytes)), b"")
     file.seek(0)
     try:
-        claims = Claims(parse_genesis(first), parse_checkpoint(head))
+        claims = Claims(parse_genesis(first), parse_checkpoint(head.note))
     except ProofError:
-        claims = Claims(None, parse_checkpoint(head))
+        claims = Claims(None, parse_checkpoint(head.note))
     return choose_key(request.key, claims, settings, on_first_use=request.on_first_use)
 
 

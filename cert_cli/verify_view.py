@@ -36,6 +36,7 @@ _LIMITS: Final = (
 def to_json(verified: Verified) -> str:
     """One object: everything of the report, the key's source, the exit code."""
     report, pinned, tokens = verified.report, verified.pinned, verified.tokens
+    head = verified.head
     value = {
         "state": str(report.state),
         "exit_code": int(verified.code),
@@ -49,7 +50,9 @@ def to_json(verified: Verified) -> str:
             "kind": pinned.kind,
             "source": pinned.source,
         },
-        "head_size": verified.head_size,
+        "head": None
+        if head is None
+        else {"size": head.size, "path": str(head.path), "is_remembered": head.is_remembered},
         "timestamp": {
             "size": tokens.size,
             "fault": tokens.fault,
@@ -80,13 +83,15 @@ def to_text(verified: Verified, style: Style) -> str:
 
 def _say(verified: Verified) -> str:
     """What the state means here, in a sentence or two."""
-    report = verified.report
+    report, head = verified.report, verified.head
+    is_own = head is not None and head.is_remembered
+    kept = "remembered when your key signed it" if is_own else "kept elsewhere"
     total = report.pruned + report.records
     match report.state:
         case State.VALID:
             words = (
                 f"Nothing was changed: {_of(report)} are those that were signed, and they continue "
-                f"the head of {verified.head_size} records that was kept elsewhere."
+                f"the head of {0 if head is None else head.size} records that was {kept}."
             )
         case State.UNANCHORED:
             words = (
@@ -114,8 +119,8 @@ def _say(verified: Verified) -> str:
             )
         case State.ROLLED_BACK:
             words = (
-                "This is not the continuation of the head that was kept elsewhere: records that "
-                "were there then are missing, or others are in their place."
+                f"This is not the continuation of the head that was {kept}: records that were "
+                "there then are missing, or others are in their place."
             )
         case _:
             words = (
@@ -174,10 +179,12 @@ def _table(verified: Verified) -> Iterator[str]:
         yield f"{'trusted':<10}no key: none was needed"
     else:
         yield f"{'trusted':<10}{pinned.key.text}: {_plain(pinned.source)}"
-    if verified.head_size is None:
+    head = verified.head
+    if head is None:
         yield f"{'head':<10}none was given: nothing outside the evidence pins its end"
     else:
-        yield (f"{'head':<10}{verified.head_size} records, {_plain(str(verified.request.head))}")
+        where = "remembered in " if head.is_remembered else ""
+        yield f"{'head':<10}{head.size} records, {where}{_plain(str(head.path))}"
     yield from _token(verified)
     if report.mode == "deep":
         looked = "bytes, links, signatures; and in every record its form, numbers and verdict"
@@ -220,16 +227,20 @@ def _others(report: Report) -> Iterator[str]:
 
 def _next(verified: Verified) -> str:
     """What to do now."""
-    report, request = verified.report, verified.request
+    report, request, head = verified.report, verified.request, verified.head
+    failure = (
+        "--require-head was given, so this counts as a failure. " if request.requires_head else ""
+    )
     anchor = (
-        "Next: keep its head where whoever can write the ledger cannot (`cert ledger head > FILE`: "
-        "a ticket, a CI artefact, another machine), and give it with --head FILE from now on."
+        f"{failure}Next: keep its head where whoever can write the ledger cannot (`cert ledger "
+        "head > FILE`: a ticket, a CI artefact, another machine), and give it with --head FILE "
+        "from now on."
     )
     match report.state:
+        case State.VALID if head is not None and head.is_remembered:
+            words = anchor
         case State.VALID:
             words = ""
-        case State.UNANCHORED if request.requires_head:
-            words = f"--require-head was given, so this counts as a failure. {anchor}"
         case State.UNANCHORED:
             words = anchor
         case State.UNSEALED if verified.kind == "file":
@@ -256,6 +267,12 @@ def _next(verified: Verified) -> str:
             words = (
                 "Next: ask whether a crash is known of. The next command that writes to the ledger "
                 "sets the incomplete end aside in a file of its own and records that."
+            )
+        case State.ROLLED_BACK if head is not None and head.is_remembered:
+            words = (
+                "Next: if this is meant to be an older copy, give the head that was kept with it "
+                "(--head FILE). If it is not, do not write to it; find the copy that continues "
+                "the head, and ask who could put another one in its place."
             )
         case State.ROLLED_BACK:
             words = (

@@ -260,7 +260,7 @@ class Ledger:
             ) from error
         try:
             with lock.held(self._limits.lock_timeout_s):
-                writer = self._begin_at(*find_end(self.folder))
+                writer = self._begin_at(*find_end(self.folder, self._keys.heads))
         except BaseException:
             lock.close()
             raise
@@ -327,7 +327,7 @@ def open_ledger(
 def _find_or_begin(folder: Path, keys: Keys, origin: str) -> tuple[End, bytes | None]:
     """Find the end of a ledger; where there is none, write record 0, which appears at once."""
     if list_segments(folder) or list_checkpoints(folder):
-        return find_end(folder)
+        return find_end(folder, keys.heads)
     for name in (SEGMENTS, CHECKPOINTS):
         (folder / name).mkdir(mode=FOLDER_MODE, exist_ok=True)
     genesis = Genesis(origin, keys.default().public)
@@ -337,4 +337,4 @@ def _find_or_begin(folder: Path, keys: Keys, origin: str) -> tuple[End, bytes | 
         os.unlink(folder / TAIL)  # noqa: PTH108 - beside the other calls of os
     write_file(folder / SEGMENTS / segment_name(0), line + b"\n")
     sync_folder(folder)
-    return find_end(folder)
+    return find_end(folder, keys.heads)

@@ -33,12 +33,14 @@ from cert.ledger.merkle import Frontier
 from cert.ledger.pruned import parse_pruned, verify_pruned
 from cert.ledger.quarantine import copy_name
 from cert.ledger.reader import (
+    CHECKPOINTS,
     CHUNK_BYTES,
     PRUNED,
     SEGMENTS,
     TAIL,
     FolderReader,
     list_segments,
+    note_name,
     read_blocks,
     segment_name,
 )
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from cert.ledger.head_memory import HeadMemory
     from cert.ledger.reader import Segment
     from cert.ledger.tail import Tail
 
@@ -68,7 +71,8 @@ class End:
         segment: First number of the open segment.
         fd: Of the open segment; -1 before it is opened.
         offset: Bytes of the open segment.
-        newest: The newest checkpoint when the ledger was opened.
+        newest: The newest checkpoint when the ledger was opened, in it or in the writer's memory.
+        newest_path: Where it was read.
         path: Of the open segment.
     """
 
@@ -81,6 +85,7 @@ class End:
     fd: int
     offset: int
     newest: SignedCheckpoint | None = None
+    newest_path: Path | None = None
     path: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,6 +135,24 @@ class End:
         if self.newest is not None and newest == self.tree.size:
             self.verify(self.newest)
 
+    def expect(self, signed: SignedCheckpoint, path: Path) -> None:
+        """Take a checkpoint that lies ahead as the one to be reached, if none of more records is.
+
+        Args:
+            signed: It.
+            path: Where it was read.
+
+        Raises:
+            LedgerRefusedError: It is of as many records as there are, and of other ones.
+        """
+        size, root = signed.checkpoint.size, signed.checkpoint.root
+        if size > (self.tree.size if self.newest is None else self.newest.checkpoint.size):
+            self.newest, self.newest_path = signed, path
+        elif size == self.tree.size and root != self.tree.root():
+            raise LedgerRefusedError(
+                f"the records of {self.folder} are not those of the checkpoint {path}", hint=_SEE
+            )
+
     def check_length(self) -> None:
         """See that the newest checkpoint was reached.
 
@@ -140,7 +163,7 @@ class End:
         if self.tree.size < size:
             raise LedgerRefusedError(
                 f"ledger {self.folder} has {self.tree.size} records that follow from each other, "
-                f"and a signed checkpoint of {size}",
+                f"and a signed checkpoint of {size}, {self.newest_path}",
                 hint=_SEE,
             )
 
@@ -247,14 +270,19 @@ class End:
         )
 
 
-def find_end(folder: Path) -> tuple[End, bytes | None]:
+def find_end(folder: Path, heads: HeadMemory | None = None) -> tuple[End, bytes | None]:
     """Find the end of a ledger that has a genesis; the ledger's lock is held.
+
+    Args:
+        folder: The ledger's.
+        heads: Remembers what was signed last; None remembers nothing.
 
     Returns:
         The end, and a `recovered` record to be appended if there was something to repair.
 
     Raises:
-        LedgerRefusedError: It is damaged, or shorter than its own checkpoint.
+        LedgerRefusedError: It is damaged, or shorter than a checkpoint of it.
+        SigningKeyError: What is remembered cannot be read.
         LedgerError: It cannot be read or repaired.
     """
     reader = FolderReader(folder, is_locked=True)
@@ -263,9 +291,11 @@ def find_end(folder: Path) -> tuple[End, bytes | None]:
         end = _from_tail(reader) or _from_start(reader)
     except ProofError as error:
         raise LedgerRefusedError(f"ledger {folder}: {error}", hint=_SEE) from error
-    if newest is not None and newest.checkpoint.size > end.tree.size:
-        end.newest = newest
     try:
+        if newest is not None:
+            end.expect(newest, folder / CHECKPOINTS / note_name(newest.checkpoint.size))
+        if heads is not None and (known := heads.find(end.lineage.origin)) is not None:
+            end.expect(known, heads.path_of(end.lineage.origin))
         recovered = end.read_on()
         end.check_length()
         if any(one.first > end.segment for one in reader.segments):

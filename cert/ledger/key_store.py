@@ -3,6 +3,7 @@
     KEYS/<fingerprint>.pem   private keys, PKCS#8, mode 0600, encrypted if there was a password
     KEYS/<fingerprint>.pub   their public halves, PEM
     KEYS/current             fingerprint of the key that new ledgers begin with
+    KEYS/heads/              the last head of every ledger that was signed (`head_memory`)
 
 Old keys stay: a ledger goes on with the key that is in force in it until it is rotated.
 """
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from cert.ledger.errors import SigningKeyError
 from cert.ledger.files import FOLDER_MODE, write_file
+from cert.ledger.head_memory import HeadMemory
 from cert.ledger.keys import PublicKey, Signer, parse_public_key
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class KeyStore:
             created: Told of the key that `default` makes where there is none.
         """
         self.folder = folder
+        self.heads: HeadMemory | None = HeadMemory(folder)
         self._created = created
 
     def default(self) -> Signer:
@@ -134,6 +137,7 @@ class GivenKey:
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
+        self.heads: HeadMemory | None = None
 
     @classmethod
     def load(cls, text_or_path: str) -> GivenKey:

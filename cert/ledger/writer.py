@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cert.ledger.end import End
+    from cert.ledger.head_memory import HeadMemory
     from cert.ledger.keys import PublicKey, Signer
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,13 @@ _MONTH_CHARS: Final = len("2026-11")
 
 
 class Keys(Protocol):
-    """Where private keys come from."""
+    """Where private keys come from.
+
+    Attributes:
+        heads: Where the last head of every ledger is remembered; None remembers nothing.
+    """
+
+    heads: HeadMemory | None
 
     def default(self) -> Signer:
         """The key of a new ledger."""
@@ -277,7 +284,7 @@ class Writer:
         self.sync()
         try:
             if path.exists():
-                return self._read_checkpoint(size)
+                return self._remember(self._read_checkpoint(size))
             note = sign_checkpoint(checkpoint, signer or self._keys.find(end.lineage.current))
             write_file(path, note)
             self._write_tail()
@@ -286,7 +293,12 @@ class Writer:
                 f"the checkpoint {path} cannot be written: {error.strerror}; the records are there",
                 hint="make room, or check the disk",
             ) from error
-        return parse_checkpoint(note)
+        return self._remember(parse_checkpoint(note))
+
+    def _remember(self, signed: SignedCheckpoint) -> SignedCheckpoint:
+        if self._keys.heads is not None:
+            self._keys.heads.remember(signed)
+        return signed
 
     def _read_checkpoint(self, size: int) -> SignedCheckpoint:
         """Read a checkpoint that is there already, by this process or by another."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 import zipfile
 from datetime import UTC, datetime, timedelta
@@ -101,6 +102,7 @@ def test_prove_from_a_head_shows_that_the_ledger_continues_it(
 def test_a_head_that_the_ledger_does_not_continue_is_an_integrity_failure(
     cert: Program, folder: Path, ledger: Path
 ) -> None:
+    shutil.rmtree(own_keys().folder / "heads")  # which know that there is another of this name
     make_ledger(folder / "fork", ("another", "history", "of", "the", "same", "name"))
     (folder / "head.note").write_bytes(newest_note(folder / "fork").read_bytes())
     ran = cert("ledger", "prove", "--from", "head.note", "--ledger", ledger)

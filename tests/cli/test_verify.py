@@ -66,10 +66,21 @@ def said(cert: Program, *args: str | Path) -> dict[str, Any]:
     return value
 
 
+def unwrapped(text: str) -> str:
+    """A page's text as one line."""
+    return " ".join(text.split())
+
+
 # States
 
 
+def forget_heads() -> None:
+    """As on a machine that verifies and never wrote."""
+    shutil.rmtree(own_keys().folder / "heads")
+
+
 def test_unanchored_says_so_and_how_to_get_a_head(cert: Program, ledger: Path) -> None:
+    forget_heads()
     ran = cert("verify", ledger)
     assert ran.code == 0
     assert ran.out.startswith(f"UNANCHORED  {ledger}\n")
@@ -82,8 +93,50 @@ def test_unanchored_says_so_and_how_to_get_a_head(cert: Program, ledger: Path) -
     value = said(cert, ledger)
     assert (value["state"], value["mode"], value["kind"]) == ("unanchored", "deep", "ledger")
     assert (value["records"], value["sealed"], value["origin"]) == (4, 4, ORIGIN)
-    assert (value["first"], value["findings"], value["head_size"]) == (None, [], None)
+    assert (value["first"], value["findings"], value["head"]) == (None, [], None)
     assert value["kinds"] == {"genesis": 1, "note": 3}
+
+
+def test_what_ones_own_key_signed_last_is_remembered(
+    cert: Program, folder: Path, ledger: Path
+) -> None:
+    shutil.copytree(ledger, folder / "old")
+    make_ledger(ledger, ["four"])
+    ran = cert("verify", ledger)
+    assert (ran.code, ran.out.split()[0]) == (0, "VALID")
+    assert "the head of 5 records that was remembered when your key signed" in unwrapped(ran.out)
+    assert "cert ledger head > FILE" in ran.out
+    value = said(cert, ledger)
+    (note,) = (own_keys().folder / "heads").iterdir()
+    assert value["head"] == {"size": 5, "path": str(note), "is_remembered": True}
+    assert note.read_bytes() == newest_note(ledger).read_bytes()
+    ran = cert("verify", folder / "old")
+    assert (ran.code, ran.out.split()[0]) == (5, "ROLLED-BACK")
+    assert "if this is meant to be an older copy, give the head" in unwrapped(ran.out)
+    kept = newest_note(folder / "old")
+    assert said(cert, folder / "old", "--head", kept)["state"] == "valid"
+    assert cert("verify", ledger, "--require-head").code == 5
+
+
+def test_a_cut_ledger_without_its_checkpoints_is_found_without_a_head(
+    cert: Program, ledger: Path
+) -> None:
+    segment = segment_of(ledger)
+    lines = segment.read_bytes().splitlines(keepends=True)
+    segment.write_bytes(b"".join(lines[:-1]))
+    newest_note(ledger).unlink()
+    (ledger / "tail.json").unlink()
+    assert said(cert, ledger)["state"] == "rolled-back"
+    forget_heads()
+    assert said(cert, ledger)["state"] == "unsealed"
+
+
+def test_a_remembered_head_that_cannot_be_read_is_said(cert: Program, ledger: Path) -> None:
+    (note,) = (own_keys().folder / "heads").iterdir()
+    note.write_text("x")
+    ran = cert("verify", ledger)
+    assert ran.code == 2
+    assert f"the remembered head of this ledger, {note}, cannot be read" in ran.err
 
 
 def test_require_head(cert: Program, ledger: Path, head: Path) -> None:
@@ -98,9 +151,10 @@ def test_valid_with_a_head(cert: Program, ledger: Path, head: Path) -> None:
     ran = cert("verify", ledger, "--head", head)
     assert ran.code == 0
     assert ran.out.startswith("VALID")
-    assert "continue the head of 4 records" in " ".join(ran.out.split())
+    assert "continue the head of 4 records that was kept elsewhere" in unwrapped(ran.out)
     assert "Next:" not in ran.out
-    assert said(cert, ledger, "--head", head)["head_size"] == 4
+    expected = {"size": 4, "path": str(head), "is_remembered": False}
+    assert said(cert, ledger, "--head", head)["head"] == expected
 
 
 def test_unsealed_warns_and_strict_fails(cert: Program, ledger: Path, head: Path) -> None:
@@ -163,7 +217,7 @@ def test_deep_finds_what_fast_does_not(cert: Program, folder: Path) -> None:
     with open_ledger(folder / "ledger", own_keys(), origin=ORIGIN) as ledger:
         ledger.append([b'{"clock":"system","kind":"note"}', b'{"a": 1}'])
     fast, deep = said(cert, "ledger", "--fast"), said(cert, "ledger", "--deep")
-    assert (fast["state"], fast["exit_code"]) == ("unanchored", 0)
+    assert (fast["state"], fast["exit_code"]) == ("valid", 0)
     assert (deep["state"], deep["exit_code"]) == ("invalid", 5)
     assert [one["code"] for one in deep["findings"]][:1] == ["schema"]
     text = cert("verify", "ledger")
@@ -300,7 +354,7 @@ def test_an_old_key_of_ones_own_still_fits_after_a_rotation(cert: Program, ledge
     (own_keys().folder / f"{current.fingerprint}.pub").unlink()
     (own_keys().folder / "current").unlink()
     value = said(cert, ledger)
-    assert value["state"] == "unanchored"
+    assert value["state"] == "valid"
     assert value["pinned"]["key"] != value["key"]
 
 
@@ -412,6 +466,7 @@ def test_a_bundle_is_verified_as_the_ledger_is(cert: Program, folder: Path, ledg
     with zipfile.ZipFile("bundle.zip", "w") as bundle:
         for path in ledger.rglob("*"):
             bundle.write(path, f"ledger/{path.relative_to(ledger)}")
+    forget_heads()
     bundled, plain = said(cert, "bundle.zip"), said(cert, ledger)
     assert bundled.pop("kind") == "bundle"
     assert bundled.pop("path") == "bundle.zip"
@@ -505,18 +560,18 @@ def spoil_content(ledger: Path) -> None:
 
 def test_contents_are_held_against_their_commitments(cert: Program, folder: Path) -> None:
     ledger = committed(cert, folder)
-    assert said(cert, ledger)["state"] == "unanchored"
+    assert said(cert, ledger)["state"] == "valid"
     spoil_content(ledger)
     value = said(cert, ledger)
     assert (value["state"], value["first"]["code"]) == ("invalid", "content")
-    assert said(cert, ledger, "--fast")["state"] == "unanchored"
+    assert said(cert, ledger, "--fast")["state"] == "valid"
 
 
 def test_contents_that_were_kept_back_are_a_remark(cert: Program, folder: Path) -> None:
     ledger = committed(cert, folder)
     (ledger / "content.sqlite").unlink()
     value = said(cert, ledger)
-    assert value["state"] == "unanchored"
+    assert value["state"] == "valid"
     (remark,) = [one for one in value["findings"] if one["code"] == "content"]
     assert "the content of 2 records was kept back" in remark["message"]
 
@@ -595,6 +650,7 @@ def test_a_proof_that_a_head_is_continued(
     assert cert("verify", "--proof", proof).code == 2
     (folder / "bad.note").write_text("x")
     assert cert("verify", "--proof", proof, "--head", "bad.note").code == 2
+    forget_heads()
     other = newest_note(make_ledger(folder / "other", ["a", "b", "c"]))
     assert cert("verify", "--proof", proof, "--head", other).code == 5
     record = folder / "record"
@@ -618,7 +674,7 @@ def test_a_rotation_between_head_and_proof_is_said(
 
 
 def test_colour_where_it_is_asked_for(cert: Program, ledger: Path) -> None:
-    assert cert("verify", ledger, "--color").out.startswith("\x1b[1;32mUNANCHORED\x1b[0m")
+    assert cert("verify", ledger, "--color").out.startswith("\x1b[1;32mVALID\x1b[0m")
     assert "\x1b" not in cert("verify", ledger, "--no-color").out
     assert "\x1b" not in cert("verify", ledger, "--json", "--color").out
 

@@ -27,6 +27,8 @@ NEVER = Limits(seal_records=10**9, seal_s=1e9)
 class Ring:
     """Keys of a test: the first is the one of new ledgers."""
 
+    heads = None
+
     def __init__(self, *signers: Signer) -> None:
         self.signers = signers or (FIRST, SECOND)
 

@@ -192,6 +192,8 @@ def test_a_pruned_ledger_goes_on(made: Made) -> None:
 class Ring:
     """Two keys; the first is the one of new ledgers."""
 
+    heads = None
+
     signers = SIGNER, Signer(private("second"))
 
     def default(self) -> Signer:

@@ -46,6 +46,8 @@ GARBAGE = st.one_of(
 class KeyRing:
     """Keys in memory; new ones on demand."""
 
+    heads = None
+
     def __init__(self) -> None:
         self.signers = [Signer.generate()]
 

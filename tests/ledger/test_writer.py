@@ -32,6 +32,8 @@ NEVER = Limits(seal_records=10**9, seal_s=1e9)
 class Ring:
     """One key."""
 
+    heads = None
+
     def default(self) -> Signer:
         return FIRST
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class FakeKeys:
     """Keys in memory."""
 
+    heads = None
+
     def __init__(self, *signers: Signer) -> None:
         self.signers = signers
 
