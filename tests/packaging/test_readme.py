@@ -85,6 +85,7 @@ def lasting(lines: list[str]) -> list[str]:
         r"\d+\.\d+ s": "TIME",
         r"ed25519:[A-Za-z0-9+/]{43}=": "KEY",
         r"fingerprint [0-9a-f]{64}": "FINGERPRINT",
+        r"heads/[0-9a-f]{64}": "HEAD",
         r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "UUID",
     }
     for pattern, word in patterns.items():
