@@ -153,8 +153,12 @@ class LedgerRun:
         lines = self._append_encoded([outcome.line], outcome.sealed)
         return replace(outcome, line=lines[0]) if lines else outcome
 
-    def end(self, tally: Tally, exit_code: int) -> None:
+    def end(self, tally: Tally, exit_code: int | None) -> None:
         """Record that the run came to its end.
+
+        Args:
+            tally: All records of the run.
+            exit_code: Of the process; None where the run's end is not the process's.
 
         Raises:
             LedgerError: The ledger cannot be written.

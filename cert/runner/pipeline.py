@@ -28,6 +28,7 @@ from cert.inputs.case import RefusedInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping
 
+    from cert.assessment.policy import Policy
     from cert.backends.protocol import SamplingParams
     from cert.evidence.commitment import CommittedContent
     from cert.inputs.case import PromptCase
@@ -55,6 +56,7 @@ class RunSettings:
         correlation_id: Given to every request; None lets the engine make one each.
         in_flight: Prompts inside the engine at a time, at least 1. With a timeout, waiting for a
             free row counts: no more prompts than rows keeps that wait out.
+        policy: Judges instead of the engine's own; None leaves it to that one.
     """
 
     run_id: str
@@ -64,6 +66,7 @@ class RunSettings:
     content: str = "full"
     correlation_id: str | None = None
     in_flight: int = 16
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,7 @@ class _Feed:
             sampling=settings.sampling,
             timeout=settings.timeout_s,
             chat=settings.chat,
+            policy=settings.policy,
             correlation_id=settings.correlation_id,
         )
         future.add_done_callback(lambda _: self._free.release())
