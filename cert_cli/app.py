@@ -18,12 +18,14 @@ from cert_cli.commands import (
     keys,
     ledger,
     schema,
+    serve,
     verify,
 )
 
 _ORDER = (
     "analyze",
     "batch",
+    "serve",
     "verify",
     "ledger",
     "keys",
@@ -56,6 +58,7 @@ app = typer.Typer(
 )
 app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
 app.command("batch", epilog=batch.EPILOG)(batch.batch)
+app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")

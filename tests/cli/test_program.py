@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COMMANDS = [
     "analyze",
     "batch",
+    "serve",
     "verify",
     "ledger",
     "keys",
@@ -60,7 +61,7 @@ def test_help_lists_the_commands_there_are(cert: Program) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("analyze", "batch", "verify", "bundle", "schema", "exit-codes", "completion"),
+        *("analyze", "batch", "serve", "verify", "bundle", "schema", "exit-codes", "completion"),
         *("ledger head", "ledger ls", "ledger note", "ledger prove", "ledger attest"),
         *("ledger erase", "ledger prune", "keys new", "keys show", "keys rotate", "config show"),
     ],
