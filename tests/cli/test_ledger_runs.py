@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +24,7 @@ from cert.ledger.reader import FolderReader
 from cert.ledger.run_lock import RunLock
 from cert.ledger.verify import verify_ledger
 from tests.cli.helpers import Processes, Program, records_of
+from tests.cli.ledgers import own_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +150,8 @@ def interrupted(cert: Program, folder: Path, prompts: Path, *more: str) -> str:
     for note in (folder / "ledger" / "checkpoints").iterdir():
         note.unlink()
     (folder / "ledger" / "tail.json").unlink()
+    # As if it had been killed before it signed anything.
+    shutil.rmtree(own_keys().folder / "heads")
     return run_id
 
 
