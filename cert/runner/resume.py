@@ -98,7 +98,7 @@ def resume(
     for count, line in enumerate(source.lines(), start=1):
         where = f"{source.path}:{count}"
         record = _parse(line, where)
-        _compare(record, next(cases, None), expected, where)
+        _check_line(record, next(cases, None), expected, where)
         _compare_model(record, resumed, where)
         resumed.tally.add(record)
     behind = {}
@@ -118,6 +118,53 @@ def resume(
                 file.write(line)
             resumed.completed.append(str(file.path))
     return resumed
+
+
+def find_difference(
+    record: Mapping[str, Any], case: PromptCase | RefusedInput, expected: Expected
+) -> str | None:
+    """Say why a record is not that of a line of input; None if it may be.
+
+    Args:
+        record: Of kind analysis, error or refused.
+        case: The line of input.
+        expected: What it must have been made with.
+    """
+    if isinstance(case, RefusedInput):
+        found = record.get("input", {}) if record["kind"] == "refused" else None
+        if found is None or found.get("line") != case.line:
+            return f"line {case.line} of the input is refused"
+        return None
+    prompt = record.get("prompt", {})
+    wanted = case.id
+    if expected.content != "full" and is_content_id(case.id, case.text, case.response):
+        wanted = place_id(case.source, case.line)
+    if prompt.get("id") != wanted:
+        return f"the input has the id {escape_controls(wanted)[:_SHOWN_CHARS]} here"
+    if "text" in prompt and prompt["text"] != case.text:
+        return "the input has another prompt under the same id"
+    return _find_other_settings(record, case, expected) if record["kind"] == "analysis" else None
+
+
+def _find_other_settings(
+    record: Mapping[str, Any], case: PromptCase, expected: Expected
+) -> str | None:
+    if record["assessment"].get("policy", {}).get("digest") != expected.policy_digest:
+        return "another policy judged"
+    if record.get("content") != expected.content:
+        return f"its content is not `{expected.content}`"
+    generation = record.get("generation", {})
+    is_scored = generation.get("finish_reason") == "scored"
+    if is_scored != (case.response is not None):
+        return "one is generated, the other a given response"
+    if is_scored:
+        has_other = generation.get("text", case.response) != case.response
+        return "the input has another response under the same id" if has_other else None
+    sampling = record.get("provenance", {}).get("sampling") or {}
+    for name, value in expected.sampling.items():
+        if value != sampling.get(name) and not (name == "seed" and value is None):
+            return f"{name} was {sampling.get(name)!r}, now it is {value!r}"
+    return None
 
 
 def count_common(file: Recorded, source: Recorded) -> int | None:
@@ -171,7 +218,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     return record
 
 
-def _compare(
+def _check_line(
     record: Mapping[str, Any],
     case: PromptCase | RefusedInput | None,
     expected: Expected,
@@ -179,43 +226,8 @@ def _compare(
 ) -> None:
     if case is None:
         raise _mismatch(where, "the input ends before it")
-    if isinstance(case, RefusedInput):
-        found = record.get("input", {}) if record["kind"] == "refused" else None
-        if found is None or found.get("line") != case.line:
-            raise _mismatch(where, f"line {case.line} of the input is refused")
-        return
-    prompt = record.get("prompt", {})
-    wanted = case.id
-    if expected.content != "full" and is_content_id(case.id, case.text, case.response):
-        wanted = place_id(case.source, case.line)
-    if prompt.get("id") != wanted:
-        shown = escape_controls(wanted)[:_SHOWN_CHARS]
-        raise _mismatch(where, f"the input has the id {shown} here")
-    if "text" in prompt and prompt["text"] != case.text:
-        raise _mismatch(where, "the input has another prompt under the same id")
-    if record["kind"] == "analysis":
-        _compare_settings(record, case, expected, where)
-
-
-def _compare_settings(
-    record: Mapping[str, Any], case: PromptCase, expected: Expected, where: str
-) -> None:
-    if record["assessment"].get("policy", {}).get("digest") != expected.policy_digest:
-        raise _mismatch(where, "another policy judged")
-    if record.get("content") != expected.content:
-        raise _mismatch(where, f"its content is not `{expected.content}`")
-    generation = record.get("generation", {})
-    is_scored = generation.get("finish_reason") == "scored"
-    if is_scored != (case.response is not None):
-        raise _mismatch(where, "one is generated, the other a given response")
-    if is_scored:
-        if generation.get("text", case.response) != case.response:
-            raise _mismatch(where, "the input has another response under the same id")
-        return
-    sampling = record.get("provenance", {}).get("sampling") or {}
-    for name, value in expected.sampling.items():
-        if value != sampling.get(name) and not (name == "seed" and value is None):
-            raise _mismatch(where, f"{name} was {sampling.get(name)!r}, now it is {value!r}")
+    if (difference := find_difference(record, case, expected)) is not None:
+        raise _mismatch(where, difference)
 
 
 def _compare_model(record: Mapping[str, Any], resumed: Resumed, where: str) -> None:
