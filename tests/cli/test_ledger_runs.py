@@ -246,6 +246,7 @@ def test_stdin_is_never_continued(cert: Program, folder: Path, prompts: Path) ->
     segment.write_bytes(b"\n".join([*interrupted_lines, b""]))
     for path in (*(folder / "ledger" / "checkpoints").iterdir(), folder / "ledger" / "tail.json"):
         path.unlink()
+    shutil.rmtree(own_keys().folder / "heads")
     assert len(cert("batch", "-", *LEDGER, stdin=text).records) == 4
 
 
