@@ -20,12 +20,14 @@ import weakref
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Self
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
 if TYPE_CHECKING:
-    from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+    from collections.abc import Callable
+
+    from cert.observability.http_server import Answer, HttpServer, Request
 
 logger = logging.getLogger(__name__)
 
@@ -215,12 +217,10 @@ class MetricsServer:
         port: The port it listens on, also where 0 was asked for.
     """
 
-    def __init__(self, server: WSGIServer, thread: threading.Thread) -> None:
-        self.host = str(server.server_address[0])
-        self.port = int(server.server_address[1])
+    def __init__(self, server: HttpServer) -> None:
+        self.host = server.host
+        self.port = server.port
         self._server = server
-        self._thread = thread
-        self._closed = False
 
     @property
     def url(self) -> str:
@@ -230,12 +230,7 @@ class MetricsServer:
 
     def close(self) -> None:
         """Stop listening and wait for the thread; a second call does nothing."""
-        if self._closed:
-            return
-        self._closed = True
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._server.close()
 
     def __enter__(self) -> Self:
         return self
@@ -263,16 +258,14 @@ def start_metrics_server(
     Raises:
         OSError: The address cannot be bound.
     """
-    try:
-        server, thread = start_http_server(port, host, registry)
-    except OSError as error:
-        raise OSError(
-            error.errno, f"cannot serve metrics on {host}:{port}: {error.strerror}"
-        ) from error
-    # Without a deadline a client that trickles its request holds a thread for ever.
-    handler = cast("type[WSGIRequestHandler]", server.RequestHandlerClass)
-    server.RequestHandlerClass = type("Handler", (handler,), {"timeout": REQUEST_TIMEOUT_S})
-    running = MetricsServer(server, thread)
+    # asyncio, only where something is served.
+    from cert.observability.exposition import answer_metrics  # noqa: PLC0415
+    from cert.observability.http_server import HttpServer  # noqa: PLC0415
+
+    def handle(request: Request) -> Answer | Callable[[], Answer]:
+        return answer_metrics(registry, request)
+
+    running = MetricsServer(HttpServer(host, port, handle, receive_timeout_s=REQUEST_TIMEOUT_S))
     if not _is_loopback(host):
         logger.warning(
             "metrics are readable from other machines", extra={"host": host, "port": running.port}

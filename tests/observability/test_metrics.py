@@ -169,7 +169,7 @@ def test_the_server_serves_the_registry_on_loopback(registry: CollectorRegistry)
 def test_the_port_is_free_again_after_closing(registry: CollectorRegistry) -> None:
     with start_metrics_server(port=0, registry=registry) as first:
         port = first.port
-        with pytest.raises(OSError, match=f"cannot serve metrics on 127.0.0.1:{port}: "):
+        with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{port}: "):
             start_metrics_server(port=port, registry=registry)
     start_metrics_server(port=port, registry=registry).close()
 
