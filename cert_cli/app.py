@@ -15,6 +15,7 @@ from cert_cli.commands import (
     completion,
     config,
     exit_codes,
+    init,
     keys,
     ledger,
     schema,
@@ -30,6 +31,7 @@ _ORDER = (
     "ledger",
     "keys",
     "bundle",
+    "init",
     "config",
     "schema",
     "exit-codes",
@@ -63,6 +65,7 @@ app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")
 app.command("bundle", epilog=bundle.EPILOG)(bundle.bundle)
+app.add_typer(init.app, name="init")
 app.add_typer(config.app, name="config")
 app.command("schema", epilog=schema.EPILOG)(schema.schema)
 app.command("exit-codes", epilog=exit_codes.EPILOG)(exit_codes.exit_codes)

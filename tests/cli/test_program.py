@@ -42,6 +42,7 @@ COMMANDS = [
     "ledger",
     "keys",
     "bundle",
+    "init",
     "config",
     "schema",
     "exit-codes",
@@ -64,6 +65,7 @@ def test_help_lists_the_commands_there_are(cert: Program) -> None:
         *("analyze", "batch", "serve", "verify", "bundle", "schema", "exit-codes", "completion"),
         *("ledger head", "ledger ls", "ledger note", "ledger prove", "ledger attest"),
         *("ledger erase", "ledger prune", "keys new", "keys show", "keys rotate", "config show"),
+        *("init ci", "init cron", "init systemd"),
     ],
 )
 def test_every_help_has_examples_and_exit_codes(cert: Program, command: str) -> None:
