@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.core.errors import ModelNotLoaded
 from cert.core.health import Check, CheckResult
-from cert.core.resources import BYTES_PER_GB, read_memory
+from cert.core.health_host import check_memory
+from cert.core.resources import read_memory
 from cert.reference.readings import compare_readings, load_readings
 
 if TYPE_CHECKING:
     from cert.backends.protocol import Backend, Generation
-    from cert.core.resources import MemoryInfo
     from cert.trajectory.resources import HamiltonianModelResource
 
 PROBE = "The quick brown fox"
-LOW_MEMORY_SHARE = 0.05
 _GRACE_S = 1.0
 """So that the check's own deadline, which has a reason to tell, comes first."""
 
@@ -119,19 +118,6 @@ def check_instrument(resource: HamiltonianModelResource, timeout_s: float) -> Ch
         f"{len(generation.trace)} readings within {worst:.2g} nats of the pinned ones; "
         f"{found.tolerance:g} is fine in {computed}"
     )
-
-
-def check_memory(max_memory_gb: float | None, memory: MemoryInfo) -> CheckResult:
-    """Whether there is memory left, on the machine and under MAX_MEMORY_GB."""
-    rss, total, available = memory.rss_bytes, memory.total_bytes, memory.available_bytes
-    if rss is None or total is None or available is None:
-        return CheckResult.unknown("this system does not say how much memory there is")
-    state = f"{rss / BYTES_PER_GB:.2f} GB used, {available / BYTES_PER_GB:.2f} GB available"
-    if max_memory_gb is not None and rss > max_memory_gb * BYTES_PER_GB:
-        return CheckResult.degraded(f"{state}; MAX_MEMORY_GB is {max_memory_gb:g}")
-    if available < LOW_MEMORY_SHARE * total:
-        return CheckResult.degraded(f"{state}: less than {LOW_MEMORY_SHARE:.0%}")
-    return CheckResult.healthy(state)
 
 
 def _loaded(resource: HamiltonianModelResource) -> Backend | None:

@@ -7,6 +7,7 @@ import pytest
 
 from cert.core.errors import GPUOutOfMemoryError, ModelUnavailableError, NumericalError
 from cert.core.health import HealthStatus, run_checks
+from cert.core.health_host import check_memory
 from cert.core.resources import MemoryInfo
 from cert.reference.readings import Readings
 from cert.trajectory import checks
@@ -14,7 +15,6 @@ from cert.trajectory.checks import (
     build_checks,
     check_inference,
     check_instrument,
-    check_memory,
     check_model,
 )
 from cert.trajectory.resources import HamiltonianModelResource
