@@ -1,0 +1,1 @@
+"""Metrics of what is in ledgers already, for runs whose process is gone."""
