@@ -4,17 +4,18 @@
 # Each creates what is missing; both can be run again, also after an interruption.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint clean
+.PHONY: help demo test check lint ops-tools clean
 
 VENV := .venv
 READY := $(VENV)/.ready
+OPS := .ops-tools
 # The first Python on this machine that is new enough; PYTHON=... overrides it.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PROMPT ?= Large language models are trained on
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 demo: $(READY) ## create the environment and run the main job on the embedded model
 	@rm -rf demo
@@ -40,8 +41,10 @@ lint: $(READY) ## ruff, mypy and the floors' import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+ops-tools: $(OPS)/.ready ## validators of deployments/, whose tests are skipped without them
+
 clean: ## remove the environment and every build product
-	rm -rf $(VENV) build dist demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
+	rm -rf $(VENV) $(OPS) build dist demo .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache \
 		.hypothesis .import_linter_cache
 
 # The stamp comes last, so an interrupted installation is simply done again.
@@ -51,3 +54,8 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt hatchling editables
 	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev]'
 	@touch $(READY)
+
+$(OPS)/.ready: deployments/requirements-tools.txt
+	$(PYTHON) -m venv $(OPS)
+	$(OPS)/bin/python -m pip install --quiet --no-deps --requirement deployments/requirements-tools.txt
+	@touch $@
