@@ -49,6 +49,8 @@ _STATUS_BY_TYPE: Final = MappingProxyType(
 )
 _HINTS: Final = MappingProxyType(
     {
+        300: "redirects are not followed, they could take the key elsewhere:"
+        " give the base URL that answers itself",
         401: "the key is not valid here: set ANTHROPIC_API_KEY, or check the base URL",
         402: "the account's credit or payment has to be settled first",
         403: "the key has no permission for this model or server",
@@ -73,7 +75,7 @@ _PASSING: Final = frozenset({408, 409, 499})
 _DOWN: Final = frozenset({500, 502, 503, 504, *range(520, 530)})
 # A gateway that gave up waiting does not know whether the model went on.
 _MAYBE_BILLED: Final = frozenset({408, 499, 504, 524})
-_UNAUTHORIZED, _THROTTLED, _REDIRECTS = 401, 429, range(300, 400)
+_PAYMENT, _THROTTLED, _REDIRECTS = 402, 429, range(300, 400)
 
 
 class AttemptError(CertError):
@@ -144,46 +146,41 @@ def build_status_error(
     kind, code, words = _read(body)
     meant = _STATUS_BY_TYPE.get(kind, status) if status < _REDIRECTS.start else status
     error = scrub(code or kind or f"http_{meant}", max_chars=100)
-    common = {
-        "error": error,
-        "status": status,
-        "request_id": short_header(headers, "request-id", scrub),
-    }
-    said = scrub(words) if words else "no explanation"
-    message = scrub(f"HTTP {status} {error}: {said}")
-    if code in _SPEND_CODES or kind == "billing_error" or _is_spend_limit(meant, words):
-        return AttemptError(message, failure=CallFailure.FATAL, hint=_HINTS[402], **common)
-    if meant in _HINTS:
-        return AttemptError(message, failure=CallFailure.FATAL, hint=_HINTS[meant], **common)
-    if meant in _REDIRECTS:
-        return AttemptError(
-            message,
-            failure=CallFailure.FATAL,
-            hint="redirects are not followed, they could take the key elsewhere:"
-            " give the base URL that answers itself",
-            **common,
-        )
-    if meant == _THROTTLED:
-        return ThrottledError(
-            message,
-            failure=CallFailure.TRANSIENT,
-            retry_after=parse_retry_after_s(headers, now_s=now_s),
-            **common,
-        )
-    if meant in _DOWN or meant in _PASSING:
-        kind_of_error = ServiceDownError if meant in _DOWN else PassingError
-        return kind_of_error(
-            message,
-            failure=CallFailure.TRANSIENT,
-            retry_after=parse_retry_after_s(headers, now_s=now_s),
-            # An error within a stream came after the model had begun.
-            is_maybe_billed=meant in _MAYBE_BILLED or status < _REDIRECTS.start,
-            **common,
-        )
-    failure = CallFailure.REJECTED if meant >= _REDIRECTS.stop else CallFailure.INVALID
-    return AttemptError(
-        message, failure=failure, is_maybe_billed=failure is CallFailure.INVALID, **common
+    is_spend_limit = (
+        code in _SPEND_CODES
+        or kind == "billing_error"
+        or (meant in {400, _THROTTLED} and _SPEND_WORDS.search(words) is not None)
     )
+    if is_spend_limit:
+        meant = _PAYMENT
+    category, failure = _meaning(meant)
+    return category(
+        scrub(f"HTTP {status} {error}: {words or 'no explanation'}"),
+        failure=failure,
+        error=error,
+        status=status,
+        request_id=short_header(headers, "request-id", scrub),
+        # What came with a status of success came after the model had begun.
+        is_maybe_billed=meant in _MAYBE_BILLED or status < _REDIRECTS.start,
+        hint=_HINTS.get(_REDIRECTS.start if meant in _REDIRECTS else meant),
+        retry_after=parse_retry_after_s(headers, now_s=now_s)
+        if issubclass(category, PassingError)
+        else None,
+    )
+
+
+def _meaning(status: int) -> tuple[type[AttemptError], CallFailure]:
+    if status == _THROTTLED:
+        return ThrottledError, CallFailure.TRANSIENT
+    if status in _DOWN:
+        return ServiceDownError, CallFailure.TRANSIENT
+    if status in _PASSING:
+        return PassingError, CallFailure.TRANSIENT
+    if status in _HINTS or status in _REDIRECTS:
+        return AttemptError, CallFailure.FATAL
+    if status < _REDIRECTS.start:
+        return AttemptError, CallFailure.INVALID
+    return AttemptError, CallFailure.REJECTED
 
 
 def parse_retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:
@@ -210,10 +207,6 @@ def short_header(headers: Mapping[str, str], name: str, scrub: Scrubber) -> str 
     """Return a header fit for a record; None where it is not there."""
     value = headers.get(name)
     return None if value is None else scrub(value, max_chars=200)
-
-
-def _is_spend_limit(status: int, words: str) -> bool:
-    return status in {400, _THROTTLED} and _SPEND_WORDS.search(words) is not None
 
 
 def _read(body: object) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ where that can be read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import jsonschema_rs
 import orjson
@@ -42,7 +42,7 @@ def parse_message(document: object) -> Reply:
     if message_id is not None and not isinstance(message_id, str):
         raise invalid(f"the id is no text but {_show(message_id)}", usage)
     try:
-        stop_reason = StopReason(document.get("stop_reason"))
+        stop_reason = StopReason(str(document.get("stop_reason")))
     except ValueError:
         raise invalid(
             f"the stop reason is none of a plain call: {_show(document.get('stop_reason'))}", usage
@@ -163,5 +163,5 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _refuse(uri: str) -> object:
+def _refuse(uri: str) -> NoReturn:
     raise ValueError(f"the schema refers to something outside: {uri[:200]}")

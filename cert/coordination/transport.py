@@ -5,6 +5,7 @@ Needs the extra `coordination`; imported when a client is built.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import httpx2
@@ -12,6 +13,7 @@ import httpx2
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 MAX_REPLY_BYTES = 8 * 2**20
@@ -33,6 +35,12 @@ class CompressedReplyError(httpx2.TransportError):
     """The answer is compressed though that was ruled out: its size cannot be known."""
 
 
+@functools.cache
+def _tls_context() -> ssl.SSLContext:
+    """Reading the certificates takes longer than a call on loopback, so it is done once."""
+    return httpx2.create_ssl_context(trust_env=False)
+
+
 class BoundedTransport(httpx2.AsyncHTTPTransport):
     """Sends what our headers say, and reads no more than is allowed."""
 
@@ -41,6 +49,7 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
     ) -> None:
         """Keep the headers that every request has, and no other request may have."""
         super().__init__(
+            verify=_tls_context(),
             trust_env=False,
             proxy=proxy,
             limits=httpx2.Limits(
