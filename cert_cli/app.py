@@ -15,11 +15,13 @@ from cert_cli.commands import (
     completion,
     config,
     exit_codes,
+    health,
     init,
     keys,
     ledger,
     schema,
     serve,
+    serve_metrics,
     verify,
 )
 
@@ -27,6 +29,8 @@ _ORDER = (
     "analyze",
     "batch",
     "serve",
+    "serve-metrics",
+    "health",
     "verify",
     "ledger",
     "keys",
@@ -61,6 +65,8 @@ app = typer.Typer(
 app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
 app.command("batch", epilog=batch.EPILOG)(batch.batch)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
+app.command("serve-metrics", epilog=serve_metrics.EPILOG)(serve_metrics.serve_metrics)
+app.command("health", epilog=health.EPILOG)(health.health)
 app.command("verify", epilog=verify.EPILOG)(verify.verify)
 app.add_typer(ledger.app, name="ledger")
 app.add_typer(keys.app, name="keys")

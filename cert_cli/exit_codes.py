@@ -30,7 +30,11 @@ class ExitCode(IntEnum):
         "usage or configuration",
         "a flag, a setting, a key, an input or output file is wrong",
     )
-    INCONCLUSIVE = 3, "inconclusive", "no verdict is fail, at least one is inconclusive"
+    INCONCLUSIVE = (
+        3,
+        "inconclusive",
+        "no verdict is fail, at least one is inconclusive; of `cert health`: degraded",
+    )
     INCOMPLETE = (
         4,
         "incomplete",
@@ -47,8 +51,19 @@ class ExitCode(IntEnum):
             "lacks what --require-head or --strict ask for"
         ),
     )
-    UNAVAILABLE = 6, "model or backend unavailable", "no such model, or it is refused"
-    NOTHING = 7, "nothing audited", "no prompt came in, or every line was refused"
+    UNAVAILABLE = (
+        6,
+        "model or backend unavailable",
+        "no such model, or it is refused; of `cert health`: unhealthy",
+    )
+    NOTHING = (
+        7,
+        "nothing audited",
+        (
+            "no prompt came in, or every line was refused; of `cert health`: nothing could be "
+            "checked"
+        ),
+    )
     BUG = 70, "a bug", "run again with --debug and report the traceback"
     INTERRUPTED = 130, "interrupted", "Ctrl-C; what was complete is written"
     TERMINATED = 143, "terminated", "SIGTERM; what was complete is written"

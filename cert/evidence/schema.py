@@ -18,6 +18,7 @@ KINDS: Final = {
     "policy": "policy",
     "run": "run",
     "note": "note",
+    "health": "health",
     "genesis": "genesis",
     "key": "key",
     "recovered": "recovered",

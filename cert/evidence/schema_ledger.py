@@ -1,8 +1,9 @@
-"""Schemas of what stands in a ledger beside measurements: runs, policies, its own records."""
+"""Schemas of what stands in a ledger beside measurements: runs, policies, health, its own."""
 
 from __future__ import annotations
 
 from cert.assessment.policy import MAX_CHECKS
+from cert.core.health import HealthStatus
 from cert.evidence.note_record import MAX_NOTE_CHARS
 from cert.evidence.schema_measured import CONTENT, threshold
 from cert.evidence.schema_parts import (
@@ -12,6 +13,7 @@ from cert.evidence.schema_parts import (
     HEX_DIGEST,
     NAME,
     POSITIVE,
+    SECONDS,
     SIGNATURE,
     TEXT,
     UUID,
@@ -38,6 +40,7 @@ def definitions() -> Schema:
                 )
             },
         ),
+        "health": record("health", {"health": _health()}),
         "genesis": record("genesis", {"ledger": _ledger()}),
         "key": record(
             "key",
@@ -100,6 +103,21 @@ def _policy() -> Schema:
             "min_tokens": POSITIVE,
             "incomplete": ref("incomplete"),
             "digest": DIGEST,
+        }
+    )
+
+
+def _health() -> Schema:
+    status: Schema = {"enum": [one.value for one in HealthStatus]}
+    check = {"name": NAME, "status": status, "reason": TEXT, "duration_s": SECONDS}
+    return closed(
+        {
+            "status": status,
+            "duration_s": SECONDS,
+            "checks": array(closed(check)),
+            "model": NAME,
+            "versions": {"type": "object", "additionalProperties": TEXT},
+            "host": closed({"platform": TEXT, "arch": TEXT}),
         }
     )
 

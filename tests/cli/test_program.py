@@ -38,6 +38,8 @@ COMMANDS = [
     "analyze",
     "batch",
     "serve",
+    "serve-metrics",
+    "health",
     "verify",
     "ledger",
     "keys",
@@ -62,7 +64,18 @@ def test_help_lists_the_commands_there_are(cert: Program) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("analyze", "batch", "serve", "verify", "bundle", "schema", "exit-codes", "completion"),
+        *(
+            "analyze",
+            "batch",
+            "serve",
+            "serve-metrics",
+            "health",
+            "verify",
+            "bundle",
+            "schema",
+            "exit-codes",
+        ),
+        "completion",
         *("ledger head", "ledger ls", "ledger note", "ledger prove", "ledger attest"),
         *("ledger erase", "ledger prune", "keys new", "keys show", "keys rotate", "config show"),
         *("init ci", "init cron", "init systemd"),

@@ -9,7 +9,9 @@ from cert.assessment.assess import assess
 from cert.assessment.policy import Policy, load_policy
 from cert.backends.protocol import FinishReason, Generation, SamplingParams
 from cert.core.errors import AnalysisError
+from cert.core.health import CheckResult, HealthReport, HealthStatus
 from cert.evidence.commitment import commit
+from cert.evidence.health_record import build_health_record
 from cert.evidence.note_record import build_note_record
 from cert.evidence.policy_record import build_policy_record
 from cert.evidence.record import build_analysis_record, build_error_record, build_refused_record
@@ -185,6 +187,11 @@ ALL: dict[str, dict[str, Any]] = {
     "end": stop(passed=1, failed=2, inconclusive=3, errors=4, refused=5, exit_code=1),
     "end, no process": stop(),
     "note": build_note_record("the model was updated today"),
+    "health": build_health_record(
+        HealthReport(HealthStatus.DEGRADED, {"disk": CheckResult.degraded("little room")}, 0.5),
+        model="reference",
+        host=Host("linux", "x86_64", {"cert": "4.0", "python": "3.11.7"}),
+    ),
     "genesis": bare("genesis", {"format": "1", "origin": "example.org/a", "public_key": KEY}),
     "key": bare(
         "key",
