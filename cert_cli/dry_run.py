@@ -46,10 +46,13 @@ def describe_run(cases: Iterable[PromptCase | RefusedInput], config: CERTConfig)
     """
     lines: list[str] = []
     folder, tokenization = None, None
-    try:
-        folder, tokenization = _open_model(config)
-    except CertError as error:
-        lines.append(f"model     {config.model}: {error.message}")
+    if config.server is not None:
+        lines.append(f"server    {_shown_server(config)}")
+    else:
+        try:
+            folder, tokenization = _open_model(config)
+        except CertError as error:
+            lines.append(f"model     {config.model}: {error.message}")
     count = _count(cases, tokenization, config.chat)
     lines += [
         f"input     {source}: {count.prompts[source]} prompts, {count.refused[source]} refused"
@@ -64,6 +67,20 @@ def describe_run(cases: Iterable[PromptCase | RefusedInput], config: CERTConfig)
     lines.append("nothing was run, and nothing was written")
     print_text("".join(f"{_line(one)}\n" for one in lines))
     return ExitCode.PASS if count.prompts else ExitCode.NOTHING
+
+
+def _shown_server(config: CERTConfig) -> str:
+    """Say what would be asked of a server.
+
+    Raises:
+        ConfigurationError: Its URL is not usable, or flags belong to it.
+    """
+    from cert.runner.remote_target import parse_server_url  # noqa: PLC0415 - only here
+    from cert_cli.remote import refuse_servers_flags  # noqa: PLC0415 - the same
+
+    refuse_servers_flags(config)
+    url = parse_server_url(config.server or "").url
+    return f"{url} would be asked (POST /v1/batch) and was not; tokens and time are unknown here"
 
 
 def _open_model(config: CERTConfig) -> tuple[ModelFolder, Tokenization]:

@@ -36,6 +36,13 @@ class SharedFlags:
             help="`reference`, a folder, or hf:ORG/NAME. [default: reference]",
         ),
     ] = None
+    server: Annotated[
+        str | None,
+        _option(
+            metavar="URL",
+            help="Let a running `cert serve` measure; CERT_TOKEN or CERT_TOKEN_FILE is its token.",
+        ),
+    ] = None
     preload: Annotated[
         bool | None,
         _option(
@@ -178,6 +185,7 @@ class SharedFlags:
 
 _SETTINGS = (
     "model",
+    "server",
     "preload",
     "device",
     "quantize",

@@ -145,10 +145,10 @@ class RemoteServer:
         again = retry(BUSY_RETRIES, exceptions=(ServerBusyError,), max_delay_s=MAX_BUSY_S)
         body = again(self._ask)("GET", "/v1/server", timeout_s=_DESCRIBE_TIMEOUT_S)
         try:
-            said = msgspec.json.decode(body)
-            api = said["api"]
-        except (msgspec.DecodeError, TypeError, KeyError):
-            raise not_a_server(self._target, "it does not say which API it speaks") from None
+            said = msgspec.json.decode(body, type=dict[str, Any])
+        except msgspec.DecodeError:
+            raise not_a_server(self._target, "what it says is no JSON object") from None
+        api = said.get("api", API)
         if api != API:
             raise ServerRefusedError(
                 f"{self._target.url} speaks version {api!r:.20} of the API, this program {API}",
