@@ -97,7 +97,7 @@ class Follower:
         self.behind_bytes = 0
         self._pinned = pinned
         self._lineage: Lineage | None = None
-        self._pruned: tuple[bytes, PrunedPart | None] = b"", None
+        self._pruned: tuple[bytes | None, PrunedPart | None] = None, None
         self._torn: tuple[str, int] | None = None
         """A file that ends in a long piece of a line, and its size: not read until it grows."""
         self._restore_lineage()

@@ -94,9 +94,10 @@ class StateFile:
             return {}
         except (OSError, ValueError) as error:
             raise self._unusable(error) from error
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise self._unusable(None)
         with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise self._unusable(None)
             data = file.read(MAX_STATE_BYTES)
         try:
             kept = msgspec.json.decode(data, type=_File)
