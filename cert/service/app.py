@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import orjson
 from starlette.applications import Starlette
@@ -12,7 +12,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import cert
-from cert.core.health import HealthStatus
 from cert.evidence.parts import describe_model, describe_sampling
 from cert.ledger.errors import LedgerError
 from cert.runner.token_pieces import split_tokens
@@ -25,7 +24,6 @@ from cert.service.gate import Admission, Guard, Trail
 from cert.service.openapi import build_openapi
 from cert.service.problems import Problem, answer_problem, answer_routing, retry_later
 from cert.service.requests import parse_tokens
-from cert.service.state import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,9 +31,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
+    from cert.observability.http_server import Answer
     from cert.service.core import Core
-
-_HEALTHY: Final = frozenset({HealthStatus.HEALTHY, HealthStatus.DEGRADED})
 
 
 class App:
@@ -151,27 +148,29 @@ async def _describe_server(core: Core, _request: Request) -> Response:
 
 
 async def _livez(core: Core, _request: Request) -> Response:
-    is_alive = core.state.is_alive
-    status = HTTPStatus.OK if is_alive else HTTPStatus.SERVICE_UNAVAILABLE
-    return _json({"status": "alive" if is_alive else "hung"}, status)
+    return _response(core.probes.livez())
 
 
 async def _readyz(core: Core, _request: Request) -> Response:
-    readiness = core.state.readiness
-    is_ready = readiness is Readiness.READY
-    status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-    return _json({"status": readiness.value}, status)
+    return _response(core.probes.readyz())
 
 
 async def _healthz(core: Core, request: Request) -> Response:
-    report = await core.in_thread(core.check_health)
-    status = HTTPStatus.OK if report.status in _HEALTHY else HTTPStatus.SERVICE_UNAVAILABLE
     is_shown = core.token is None or shows_token(request.headers.get("authorization"), core.token)
-    return _json(report.as_dict() if is_shown else {"status": report.status.value}, status)
+    return _response(await core.in_thread(core.probes.healthz, is_detailed=is_shown))
 
 
-def _json(value: object, status: HTTPStatus = HTTPStatus.OK) -> Response:
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+def _response(answer: Answer) -> Response:
+    return Response(
+        answer.body,
+        status_code=answer.status,
+        headers=dict(answer.headers),
+        media_type=answer.content_type,
+    )
+
+
+def _json(value: object) -> Response:
+    return Response(orjson.dumps(value), media_type="application/json")
 
 
 async def _answer_ledger(_request: Request, _error: Exception) -> Response:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from cert.assessment.policy import Policy
     from cert.core.config import CERTConfig
-    from cert.core.health import HealthReport
     from cert.service.metrics import ServiceMetrics
+    from cert.service.ops import Probes
     from cert.service.recorder import Recorder, Run
     from cert.service.requests import Options
     from cert.service.state import ServiceState
@@ -45,7 +45,7 @@ class Core:
         metrics: What it counts.
         defaults: Where a request says nothing.
         token: What callers show; None for nothing.
-        check_health: Runs the health checks; blocks.
+        probes: Answers of /livez, /readyz and /healthz.
         numbers: Draws the number of the next request.
         cut_off: Set once what still runs is to end now.
     """
@@ -58,7 +58,7 @@ class Core:
     metrics: ServiceMetrics
     defaults: Options
     token: str | None
-    check_health: Callable[[], HealthReport]
+    probes: Probes
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
     _threads: ThreadPoolExecutor | None = None

@@ -129,6 +129,13 @@ class Guard:
             await self._app(scope, receive, send)
 
     def _check(self, headers: Headers, path: str) -> None:
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # Two ends of one body: what lies between them is where requests are smuggled.
+            raise Problem(
+                HTTPStatus.BAD_REQUEST,
+                "Content-Length and Transfer-Encoding exclude each other",
+                headers={"Connection": "close"},
+            )
         if self._names is not None and _name_of(headers.get("host", "")) not in self._names:
             raise Problem(
                 HTTPStatus.MISDIRECTED_REQUEST, "the Host header names no address of this server"

@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 from prometheus_client import REGISTRY
 
-from cert.backends.folder import REFERENCE_NAME
 from cert.backends.protocol import SamplingParams
 from cert.core.errors import ConfigurationError
-from cert.core.health import HealthChecker
 from cert.observability.metrics import MetricsCollector
+from cert.runner.health import HealthOptions, build_health_checks
 from cert.runner.local import open_engine
 from cert.service.access import check_exposure
 from cert.service.app import App
 from cert.service.core import Core
 from cert.service.metrics import ServiceMetrics
+from cert.service.ops import OpsListener, Probes
 from cert.service.protocol import MAX_HEAD_BYTES, build_protocol
 from cert.service.recorder import Recorder, Run
 from cert.service.requests import Options
 from cert.service.state import Readiness, ServiceState
-from cert.trajectory.checks import build_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +121,7 @@ def serve(  # noqa: PLR0913 - the parts of a server, which meet here
         loader: Makes the backend; None loads a local model.
 
     Raises:
+        ConfigurationError: Metrics and health cannot be served where the settings say.
         ModelUnavailableError, GPUOutOfMemoryError: The model cannot be loaded.
         LedgerError: The run cannot begin, or its end not be written.
     """
@@ -135,8 +135,47 @@ def serve(  # noqa: PLR0913 - the parts of a server, which meet here
             loader=loader,
         ) as engine,
     ):
-        service = _Service(config, binding, ledger, engine, token=token, registry=registry)
-        asyncio.run(service.run(stop))
+        service = _Service(
+            config,
+            binding,
+            ledger,
+            engine,
+            token=token,
+            expect_digest=expect_digest,
+            registry=registry,
+        )
+        with _listen_for_operators(config, service.probes, token=token, registry=registry):
+            asyncio.run(service.run(stop))
+
+
+def _listen_for_operators(
+    config: CERTConfig, probes: Probes, *, token: str | None, registry: CollectorRegistry
+) -> OpsListener:
+    """Serve metrics and health on an address of their own.
+
+    Raises:
+        ConfigurationError: It reaches beyond this machine without a token, or is taken.
+    """
+    host, port = config.metrics_host, config.metrics_port
+    check_exposure(host, token, flag="--metrics-host")
+    try:
+        listener = OpsListener(
+            host,
+            port,
+            registry=registry,
+            probes=probes,
+            token=token,
+            receive_timeout_s=config.receive_timeout,
+        )
+    except (OSError, UnicodeError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(
+            f"metrics and health cannot be served on {host} port {port}: {reason}",
+            hint="choose another with --metrics-host and --metrics-port; port 0 takes a free one",
+        ) from error
+    shown = f"[{listener.host}]" if ":" in listener.host else listener.host
+    logger.info("listening for operators", extra={"url": f"http://{shown}:{listener.port}"})
+    return listener
 
 
 class _Service:
@@ -150,6 +189,7 @@ class _Service:
         engine: HamiltonianEngine,
         *,
         token: str | None,
+        expect_digest: str | None,
         registry: CollectorRegistry,
     ) -> None:
         self._config = config
@@ -163,10 +203,14 @@ class _Service:
             warns_only=config.on_ledger_failure == "warn",
             failed=self._ledger_failed,
         )
-        checks = build_checks(
-            engine.model_resource,
-            is_reference=config.model == REFERENCE_NAME,
-            timeout_s=_HEALTH_TIMEOUT_S,
+        self.probes = Probes(
+            is_alive=lambda: self._state.is_alive,
+            readiness=lambda: self._state.readiness,
+            check=build_health_checks(
+                config,
+                HealthOptions(timeout_s=_HEALTH_TIMEOUT_S, expect_digest=expect_digest),
+                resource=engine.model_resource,
+            ).run,
         )
         self._core = Core(
             config=config,
@@ -177,7 +221,7 @@ class _Service:
             metrics=self._metrics,
             defaults=_defaults(config),
             token=token,
-            check_health=HealthChecker(checks).run,
+            probes=self.probes,
         )
         self._app = App(self._core, host=binding.host)
         self._correlation_id = uuid.uuid4().hex
