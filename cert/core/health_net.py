@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -35,12 +36,12 @@ def check_server(url: str, timeout_s: float) -> CheckResult:
     target = f"{url.rstrip('/')}/healthz"
     try:
         status, body = _get(target, timeout_s, is_direct=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return CheckResult.unhealthy(f"{_shown(target)} does not answer: {_reason(error)}")
     said: Any = None
     with suppress(ValueError, RecursionError):
         said = json.loads(body)
-    if not isinstance(said, dict) or said.get("status") not in set(HealthStatus):
+    if not isinstance(said, dict) or said.get("status") not in tuple(HealthStatus):
         return CheckResult.unhealthy(
             f"{_shown(target)} answers {status}, and not with health: no `cert serve` is there"
         )
@@ -79,7 +80,7 @@ def check_anthropic(timeout_s: float, *, is_offline: bool) -> CheckResult:
         )
     try:
         status, _ = _get(target, timeout_s, is_direct=is_offline)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return CheckResult.unhealthy(f"{_shown(target)} does not answer: {_reason(error)}")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.TOO_MANY_REQUESTS:
         return CheckResult.degraded(f"{_shown(host or url)} is there, and answers {status}")
@@ -112,7 +113,7 @@ def _get(url: str, timeout_s: float, *, is_direct: bool) -> tuple[int, bytes]:
         is_direct: Whether to pass by the proxies that the environment names.
 
     Raises:
-        OSError: There is no answer.
+        OSError, HTTPException: There is no answer.
         ValueError: The URL is none.
     """
     if urlsplit(url).scheme not in {"http", "https"} or not _host(url):

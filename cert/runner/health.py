@@ -196,27 +196,35 @@ class _Checks:
         return check_inference(self._resource, self._load(self._resource))
 
     def _instrument(self) -> CheckResult:
-        is_beside = self._reference is not self._resource
-        left_s = self._load(self._reference, always=is_beside)
+        left_s = self._load(self._resource)
+        if self._reference is self._resource:
+            return check_instrument(self._resource, left_s)
+        if not (self._is_own or self._resource.is_loaded):
+            return CheckResult.unknown("nothing is measured before the server's model is loaded")
+        # Only now: transformers cannot load two models at once.
+        left_s = self._wait(self._reference, time.monotonic() + left_s)
         return check_instrument(self._reference, left_s)
 
-    def _load(self, resource: HamiltonianModelResource, *, always: bool = False) -> float:
-        """Wait for a model that is these checks' own; returns the seconds that are left.
+    def _load(self, resource: HamiltonianModelResource) -> float:
+        """Load a model that is these checks' own; returns the seconds that are left.
 
         Raises:
             ModelNotLoaded: It took too long.
         """
         ends = time.monotonic() + self._options.timeout_s
-        if self._is_own or always:
-            _import_stack()
-            loading = resource.request_backend()
-            try:
-                # What goes wrong, the resource remembers and `check_model` says.
-                loading.exception(max(0.0, ends - time.monotonic()))
-            except TimeoutError:
-                raise ModelNotLoaded(
-                    f"{resource.model_name} was not loaded within {self._options.timeout_s:g} s"
-                ) from None
+        if not self._is_own:
+            return self._options.timeout_s
+        _import_stack()
+        return self._wait(resource, ends)
+
+    def _wait(self, resource: HamiltonianModelResource, ends: float) -> float:
+        try:
+            # What goes wrong, the resource remembers and `check_model` says.
+            resource.request_backend().exception(max(0.0, ends - time.monotonic()))
+        except TimeoutError:
+            raise ModelNotLoaded(
+                f"{resource.model_name} was not loaded within {self._options.timeout_s:g} s"
+            ) from None
         return max(_GRACE_S, ends - time.monotonic())
 
     def _ledger(self) -> CheckResult:
