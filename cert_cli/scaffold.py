@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 UNITS: Final = {
     "nightly": ("cert-nightly.service", "cert-nightly.timer", "cert-failure@.service"),
+    "health": ("cert-health.service", "cert-health.timer", "cert-failure@.service"),
     "serve": ("cert-serve.service",),
     "serve-metrics": ("cert-serve-metrics.service",),
 }

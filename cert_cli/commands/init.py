@@ -109,8 +109,8 @@ def cron(  # noqa: PLR0913 - one parameter a flag
 def systemd(
     *,
     unit: Annotated[
-        Literal["nightly", "serve", "serve-metrics"],
-        typer.Argument(metavar="nightly|serve|serve-metrics", help="What runs."),
+        Literal["nightly", "health", "serve", "serve-metrics"],
+        typer.Argument(metavar="nightly|health|serve|serve-metrics", help="What runs."),
     ] = "nightly",
     output: Annotated[
         Path | None,
@@ -125,7 +125,7 @@ def systemd(
     force: ForceOption = False,
     debug: flags.DebugOption = False,
 ) -> None:
-    """Print hardened units: a nightly batch with its timer, or a service.
+    """Print hardened units: a nightly batch or a health check with its timer, or a service.
 
     They run as the user `cert`, read /etc/cert and write /var/lib/cert.
     """
