@@ -163,5 +163,10 @@ def sign_test(first: int, second: int) -> float:
     0.03125
     """
     n, fewer = first + second, min(first, second)
-    tail = sum(math.comb(n, wins) for wins in range(fewer + 1))
-    return min(1.0, tail / 2 ** (n - 1)) if n else 1.0
+    if not n:
+        return 1.0
+    tail = ways = 1
+    for wins in range(fewer):
+        ways = ways * (n - wins) // (wins + 1)
+        tail += ways
+    return min(1.0, tail / (1 << (n - 1)))
