@@ -152,6 +152,6 @@ def _usd(value: object, *, source: str) -> Decimal:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigurationError(f"{source}: a number is expected")
     if not 0 <= value <= MAX_USD_PER_MTOK:
-        raise ConfigurationError(f"{source}: from 0 to {MAX_USD_PER_MTOK}, got {value:.6g}")
+        raise ConfigurationError(f"{source}: from 0 to {MAX_USD_PER_MTOK}")
     # repr, not the float itself: 0.1 is a tenth.
     return Decimal(repr(value))
