@@ -60,7 +60,8 @@ class FinalAnswer:
 def extract_answer(reply: str) -> FinalAnswer | None:
     r"""Find the final answer: after the last marker, else in the last `\boxed{}`, else all of it.
 
-    Where the last marker's line is empty, the answer is the text that follows it.
+    Where the last marker's line is empty, the answer is the text that follows it. Lone surrogates
+    become question marks: nothing can be written that holds one.
 
     Returns:
         None where the reply, or what follows its marker, is blank.
@@ -68,6 +69,7 @@ def extract_answer(reply: str) -> FinalAnswer | None:
     >>> extract_answer("It takes 3 hours.\n**ANSWER:** 180 min").text
     '180 min'
     """
+    reply = reply if reply.isascii() else reply.encode(errors="replace").decode()
     marker = None
     for marker in _MARKER_LINE.finditer(reply):  # noqa: B007 - the last one is wanted
         pass
@@ -147,4 +149,4 @@ def normalise_object(text: str) -> str | None:
         value = find_object(text)
     except InvalidInput:
         return None
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))

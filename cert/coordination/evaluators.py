@@ -71,7 +71,7 @@ def score_text(task: Task, reply: str) -> Score:
         case TokenF1():
             value, why = max(token_f1(text, found.text) for text in task.expected), "shared words"
         case Pattern() as kind:
-            is_match = compile_pattern(kind.anchored).is_valid(_encodable(found.text))
+            is_match = compile_pattern(kind.anchored).is_valid(found.text)
             value, why = float(is_match), "matches" if is_match else "no match"
         case Object() as kind:
             value, why = _object(kind, task.expected, found.tail)
@@ -148,7 +148,3 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return one == other
-
-
-def _encodable(text: str) -> str:
-    return text.encode(errors="replace").decode()

@@ -83,6 +83,7 @@ class ModelJudge:
                         "judge": one.judge,
                         "answered_by": one.answered_by,
                         "repeat": one.repeat,
+                        "value": one.value,
                         "marks": {
                             mark.criterion: {"quote": mark.quote, "score": mark.score}
                             for mark in one.marks

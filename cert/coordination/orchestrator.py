@@ -20,8 +20,8 @@ from cert.coordination.evaluator_parameters import Compared, Judged
 from cert.coordination.evaluators import Computed
 from cert.coordination.judge import ModelJudge
 from cert.coordination.judge_pair import PairJudge
-from cert.coordination.plan import Kind, Plan, Unit
-from cert.coordination.protocol import Call, CallError, Message, Reply, Role
+from cert.coordination.plan import CANARY_ARM, Kind, Plan, Unit
+from cert.coordination.protocol import CallError, Reply
 from cert.coordination.replicate import (
     FinishedReplicate,
     Referred,
@@ -37,6 +37,7 @@ from cert.coordination.transcript import (
     PastCall,
     Purpose,
     Request,
+    build_call,
     request_digest,
 )
 from cert.core.errors import ConfigurationError
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
     from cert.coordination.evaluator import Evaluator
-    from cert.coordination.protocol import Agent
+    from cert.coordination.protocol import Agent, Call
     from cert.coordination.tasks import Task
 
 Event = FinishedCall | FinishedReplicate
@@ -112,6 +113,7 @@ class _Run:
         self._room = asyncio.Semaphore(concurrency)
         self._schedule = build_schedule(plan)
         self._tasks = {task.id: task for task in plan.tasks}
+        self._canaries = {canary.id: canary for canary in plan.canaries}
         self._references = References(plan)
         wanted = {self._references.of(unit) for unit in self._schedule} - {None}
         loop = asyncio.get_running_loop()
@@ -146,15 +148,7 @@ class _Run:
 
     async def ask(self, unit: Unit, request: Request) -> FinishedCall:
         """Make one call, or find it among those of the past."""
-        call = Call(
-            key=f"{unit.key}/{request.round}/{request.agent}",
-            model=request.model,
-            messages=(Message(Role.USER, request.prompt.user),),
-            system=request.prompt.system,
-            max_tokens=request.max_tokens,
-            schema=request.schema,
-            timeout_s=request.timeout_s,
-        )
+        call = build_call(unit.key, request)
         digest = request_digest(call)
         prompt = request.prompt.name, request.prompt.digest
         known = self._find(call.key, digest)
@@ -201,7 +195,10 @@ class _Run:
     async def _run_unit(self, unit: Unit) -> None:
         replicate = _Replicate(self, unit)
         try:
-            finished = await self._finish_unit(unit, replicate)
+            if unit.arm == CANARY_ARM:
+                finished = await self._finish_canary(unit, replicate)
+            else:
+                finished = await self._finish_unit(unit, replicate)
         except _StoppedError:
             return
         finally:
@@ -212,6 +209,15 @@ class _Run:
         future = self._arranged.get(unit)
         if future is not None and not future.done():
             future.set_result(value)
+
+    async def _finish_canary(self, unit: Unit, replicate: _Replicate) -> FinishedReplicate:
+        canary = self._canaries[unit.task_id]
+        outcome = await self._evaluator(canary.task).evaluate(
+            canary.task, Candidate(canary.candidate), replicate
+        )
+        return FinishedReplicate(
+            unit=unit, outcome=outcome, text=canary.candidate, members=(), calls=replicate.calls
+        )
 
     async def _finish_unit(self, unit: Unit, replicate: _Replicate) -> FinishedReplicate:
         task, arm = self._tasks[unit.task_id], self.plan.arm(unit.arm)

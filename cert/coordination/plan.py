@@ -12,10 +12,13 @@ from cert.coordination.evaluator_parameters import Judged, Object
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from cert.coordination.judge_canaries import Canary
     from cert.coordination.prompts import Prompts
     from cert.coordination.tasks import Task
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+CANARY_ARM: Final = "canary"
+"""Stands in the keys of what tests the judges."""
 MAX_AGENTS: Final = 64
 MAX_ROUNDS: Final = 32
 MAX_REPLICATES: Final = 1000
@@ -44,7 +47,9 @@ class Kind(StrEnum):
 
 COORDINATED: Final = frozenset({Kind.SEQUENTIAL, Kind.PARALLEL, Kind.DEBATE})
 MATCHED: Final = frozenset({Kind.SELF_CONSISTENCY, Kind.BEST_OF_N})
-_REFERRING: Final = MATCHED | {Kind.PLACEBO}
+DEPENDENT: Final = MATCHED | {Kind.PLACEBO}
+"""What uses tokens or texts of its reference, and so runs after it."""
+_REFERRING: Final = DEPENDENT | {Kind.SELF_REFINE}
 _ONE_AGENT: Final = MATCHED | {Kind.SINGLE, Kind.SELF_REFINE}
 
 
@@ -90,7 +95,8 @@ class ArmPlan:
         rounds: Of a debate, or of self-refinement, after the first answers; >= 1.
         decide: For `parallel`, `debate`, and a placebo of them.
         replicates: How often each task is run.
-        reference: Name of the arm B whose tokens (C) or texts (E) are used.
+        reference: Name of the arm B that C, D and E are held against; C is given its tokens, E
+            its texts.
         max_samples: C stops there even with tokens left.
 
     Raises:
@@ -108,8 +114,10 @@ class ArmPlan:
 
     def __post_init__(self) -> None:
         """Refuse what types alone let through."""
-        if not _NAME.fullmatch(self.name):
-            raise ConfigurationError(f"arm {self.name!r}: expected lower-case letters, digits, .-_")
+        if not _NAME.fullmatch(self.name) or self.name == CANARY_ARM:
+            raise ConfigurationError(
+                f"arm {self.name!r}: expected lower-case letters, digits, .-_ (not {CANARY_ARM})"
+            )
         counts = (
             ("agents", len(self.agents), MAX_AGENTS),
             ("rounds", self.rounds, MAX_ROUNDS),
@@ -125,7 +133,8 @@ class ArmPlan:
             raise ConfigurationError(f"arm {self.name}: {self.kind.value} needs two agents or more")
         if (self.kind in _REFERRING) != (self.reference is not None):
             raise ConfigurationError(
-                f"arm {self.name}: a reference belongs to self_consistency, best_of_n and placebo"
+                f"arm {self.name}: a reference belongs to self_consistency, best_of_n, self_refine "
+                "and placebo, and to no other"
             )
 
 
@@ -179,6 +188,7 @@ class Plan:
         prompts: Templates.
         seed: Decides on order and placebos, 0 to 2^53 - 1.
         panel: Who judges; None where no task asks for a judge.
+        canaries: What the judges are tested with; none where nobody judges.
 
     Raises:
         ConfigurationError: What cannot be run or compared; the message names arm and task.
@@ -189,6 +199,7 @@ class Plan:
     prompts: Prompts
     seed: int
     panel: JudgePanel | None = None
+    canaries: tuple[Canary, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what would only fail in the middle of the run."""
@@ -201,6 +212,10 @@ class Plan:
         free = next((task.id for task in self.tasks if task.is_free_text), None)
         if free is not None and self.panel is None:
             raise ConfigurationError(f"task {free!r} is judged by models, and no judge is named")
+        _refuse_twice("canary", [canary.id for canary in self.canaries])
+        if self.canaries and self.panel is None:
+            raise ConfigurationError("there are canaries, and no judge is named")
+        self._check_roles()
         for arm in self.arms:
             self._check_reference(arm)
             self._check_tasks(arm, free)
@@ -222,8 +237,20 @@ class Plan:
                 "prompts": self.prompts.digests,
                 "seed": self.seed,
                 "panel": None if self.panel is None else asdict(self.panel),
+                "canaries": [canary.digest for canary in self.canaries],
             }
         )
+
+    def _check_roles(self) -> None:
+        """One arm A, and of C, D and E one each at most for an arm B."""
+        if sum(arm.kind is Kind.SINGLE for arm in self.arms) != 1:
+            raise ConfigurationError("a plan has one single arm, that all others are held against")
+        roles = [
+            f"{'matched' if arm.kind in MATCHED else arm.kind.value} for {arm.reference}"
+            for arm in self.arms
+            if arm.reference is not None
+        ]
+        _refuse_twice("arm", roles)
 
     def _check_reference(self, arm: ArmPlan) -> None:
         if arm.reference is None:
@@ -233,7 +260,7 @@ class Plan:
             raise ConfigurationError(
                 f"arm {arm.name}: its reference {arm.reference!r} is no coordinated arm"
             )
-        if arm.replicates > reference.replicates:
+        if arm.kind in DEPENDENT and arm.replicates > reference.replicates:
             raise ConfigurationError(
                 f"arm {arm.name}: {arm.replicates} replicates, and its reference has "
                 f"{reference.replicates}; each needs one of its own"

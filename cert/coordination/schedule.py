@@ -11,7 +11,7 @@ import hashlib
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from cert.coordination.plan import Kind, Unit
+from cert.coordination.plan import CANARY_ARM, DEPENDENT, Kind, Unit
 
 if TYPE_CHECKING:
     from cert.coordination.plan import ArmPlan, Plan
@@ -22,7 +22,7 @@ def build_schedule(plan: Plan) -> tuple[Unit, ...]:
     """Order all replicates of a plan.
 
     Returns:
-        Each unit once; a unit that refers to another stands behind it.
+        Each unit once, the canaries first; a unit that refers to another stands behind it.
     """
     passes = max(arm.replicates for arm in plan.arms)
     by_pass: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -40,7 +40,8 @@ def build_schedule(plan: Plan) -> tuple[Unit, ...]:
                 by_pass[number], key=lambda one: _draw(plan.seed, "arm", number, task.id, *one)
             )
             ordered += [Unit(task.id, name, replicate) for name, replicate in block]
-    return _behind_references(plan, ordered)
+    canaries = [Unit(canary.id, CANARY_ARM, 0) for canary in plan.canaries]
+    return (*canaries, *_behind_references(plan, ordered))
 
 
 class References:
@@ -52,13 +53,13 @@ class References:
         self._places = {task.id: place for place, task in enumerate(plan.tasks)}
 
     def of(self, unit: Unit) -> Unit | None:
-        """The replicate that a unit refers to; None where its arm has no reference.
+        """The replicate whose tokens or texts a unit uses; None where its arm uses none.
 
         For C it is the same task's. For a placebo it is another task's, of another group where
         there is one, drawn by the seed.
         """
-        arm = self._arms[unit.arm]
-        if arm.reference is None:
+        arm = self._arms.get(unit.arm)
+        if arm is None or arm.reference is None or arm.kind not in DEPENDENT:
             return None
         task_id = unit.task_id
         if arm.kind is Kind.PLACEBO:

@@ -101,13 +101,18 @@ async def arrange(task: Task, setup: Setup, ask: Ask) -> Arranged:
 
 async def single(task: Task, setup: Setup, ask: Ask) -> Arranged:
     """A: one call."""
-    reply = await ask(_request(setup, _solve(task, setup)))
+    reply = await ask(first_request(task, setup))
     return _finish(reply, [_member(setup, 0, reply, reply)])
+
+
+def first_request(task: Task, setup: Setup) -> Request:
+    """What the first agent is asked first."""
+    return _request(setup, _solve(task, setup))
 
 
 async def self_refine(task: Task, setup: Setup, ask: Ask) -> Arranged:
     """D: one agent goes over its own answer, `rounds` times."""
-    first = reply = await ask(_request(setup, _solve(task, setup)))
+    first = reply = await ask(first_request(task, setup))
     for number in range(1, setup.arm.rounds + 1):
         prompt = setup.prompts["self_refine"].render(
             {**_question(task, setup), "previous": Untrusted(reply.text)}
@@ -118,7 +123,7 @@ async def self_refine(task: Task, setup: Setup, ask: Ask) -> Arranged:
 
 async def sequential(task: Task, setup: Setup, ask: Ask) -> Arranged:
     """B: a chain in the order of the agents; the last one's answer counts."""
-    reply = await ask(_request(setup, _solve(task, setup)))
+    reply = await ask(first_request(task, setup))
     members = [_member(setup, 0, reply, reply)]
     for number in range(1, len(setup.arm.agents)):
         prompt = setup.prompts["refine"].render(

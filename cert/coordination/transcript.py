@@ -7,7 +7,16 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from cert.coordination.digests import digest_of
-from cert.coordination.protocol import Attempt, Call, CallError, CallFailure, Reply, Usage
+from cert.coordination.protocol import (
+    Attempt,
+    Call,
+    CallError,
+    CallFailure,
+    Message,
+    Reply,
+    Role,
+    Usage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -134,6 +143,19 @@ class Ask(Protocol):
         Raises:
             CallError: There is no reply.
         """
+
+
+def build_call(unit_key: str, request: Request) -> Call:
+    """The call of a request; its key is `task/arm/replicate/round/agent`."""
+    return Call(
+        key=f"{unit_key}/{request.round}/{request.agent}",
+        model=request.model,
+        messages=(Message(Role.USER, request.prompt.user),),
+        system=request.prompt.system,
+        max_tokens=request.max_tokens,
+        schema=request.schema,
+        timeout_s=request.timeout_s,
+    )
 
 
 def request_digest(call: Call) -> str:
