@@ -7,6 +7,7 @@ called, except warnings, which the standard library prints by itself.
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import stat
@@ -63,9 +64,10 @@ def configure_logging(  # noqa: PLR0913 - the specification's arguments, then th
             created with mode 0600, and links are not followed.
         stream: What `stdout` means here; None is `sys.stdout`. A program whose standard output
             carries data passes `sys.stderr`.
-        max_bytes: The file is rotated before it grows beyond this; 0 never rotates. One process
-            a file: rotation under several writers loses lines.
-        backup_count: How many rotated files are kept, as `FILE.1`, `FILE.2` and so on.
+        max_bytes: The file is rotated before it grows beyond this; 0 never rotates. Several
+            processes may share a file, and another program may rotate it instead.
+        backup_count: How many rotated files are kept, as `FILE.1`, `FILE.2` and so on; with 0
+            none is, and the file is not rotated.
 
     Raises:
         ValueError: An argument is none of those above, or a file is asked for and not named.
@@ -137,6 +139,9 @@ class _ReportsOnce(logging.Handler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002 - the library's signature
         """Say on stderr what failed; called by the library inside its `except` block."""
+        self._say_once("write to", "log lines are lost")
+
+    def _say_once(self, what: str, consequence: str) -> None:
         if self._reported or sys.stderr is None:
             return
         self._reported = True
@@ -144,8 +149,8 @@ class _ReportsOnce(logging.Handler):
         reason = error.strerror if isinstance(error, OSError) else None
         with suppress(OSError, ValueError):
             print(  # noqa: T201 - where logging fails there is nothing but stderr
-                f"cert: cannot write to {escape_controls(self.target)}: "
-                f"{reason or type(error).__name__}; log lines are lost",
+                f"cert: cannot {what} {escape_controls(self.target)}: "
+                f"{reason or type(error).__name__}; {consequence}",
                 file=sys.stderr,
             )
 
@@ -155,13 +160,54 @@ class _StreamHandler(_ReportsOnce, logging.StreamHandler["TextIO"]):
 
 
 class _FileHandler(_ReportsOnce, RotatingFileHandler):
-    """A rotating file that only its owner can read."""
+    """A rotating file that only its owner can read.
+
+    Several processes may write to one file, and another program may rotate it: a line is one
+    write at the file's end, and before each the handler looks whether its file is still the one
+    at the path. Who rotates holds a lock; who finds it held goes on writing meanwhile.
+    """
 
     def __init__(self, path: str, max_bytes: int, backup_count: int) -> None:
         super().__init__(
             path, maxBytes=max_bytes, backupCount=backup_count, encoding="utf-8", errors="replace"
         )
         self.target = path
+
+    def shouldRollover(self, record: logging.LogRecord) -> bool:  # noqa: N802 - the library's name
+        """Take up the file at the path, and look whether the line still fits in it."""
+        if self.stream is None:
+            self.stream = self._open()
+        elif not self._is_at_path(self.stream.fileno()):
+            opened = self._open()
+            self.stream.close()
+            self.stream = opened
+        size = os.fstat(self.stream.fileno()).st_size
+        if not (size and self.maxBytes > 0 and self.backupCount > 0):
+            return False
+        line = f"{self.format(record)}{self.terminator}"
+        return size + len(line.encode("utf-8", "replace")) > self.maxBytes
+
+    def doRollover(self) -> None:  # noqa: N802 - the library's name
+        """Rotate, unless another process is about it; a file that cannot be rotated grows on."""
+        if self.stream is None:
+            return
+        # The same open file under another number: closing the stream does not give up the lock.
+        held = os.dup(self.stream.fileno())
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._is_at_path(held):
+                super().doRollover()
+        except BlockingIOError:
+            return
+        except OSError:
+            self._say_once("rotate", "it grows on")
+        finally:
+            os.close(held)
+
+    def _is_at_path(self, descriptor: int) -> bool:
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.baseFilename))
+        return False
 
     def _open(self) -> TextIOWrapper:
         # O_NONBLOCK: opening a FIFO without a reader would wait for ever. It has no effect on

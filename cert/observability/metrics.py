@@ -8,7 +8,8 @@
     cert_cache_misses_total{cache_type}      (not in the specification; a hit rate needs it)
 
 Every label is an enumeration of this file: no prompt, id, path or model name ever becomes one, so
-the number of time series is fixed.
+the number of time series is fixed. The correlation id of the last request stands beside a series as
+its exemplar, which only the OpenMetrics format shows.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from typing import TYPE_CHECKING, Self
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram
 
+from cert.observability.correlation import get_correlation_id
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -36,6 +39,10 @@ REQUEST_TIMEOUT_S = 10.0
 DURATION_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 # Perplexity is at least 1; the specification's threshold of 50 is a bound, so that it can be read.
 PERPLEXITY_BUCKETS = (1.1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 200, 500, 1e3, 1e4)
+
+_EXEMPLAR = "correlation_id"
+_PLAIN = re.compile(r"[\w.:/@+=-]{1,114}", re.ASCII)
+"""OpenMetrics 1.0 allows 128 characters of names and values together."""
 
 
 class Service(StrEnum):
@@ -134,6 +141,17 @@ def _instruments(namespace: str, registry: CollectorRegistry) -> _Instruments:
     return instruments
 
 
+def _exemplar() -> dict[str, str] | None:
+    """The request that is counted, for readers of OpenMetrics; None where its id is not plain.
+
+    Clients choose ids: one that a reader trips over would cost the whole scrape.
+    """
+    correlation_id = get_correlation_id()
+    if correlation_id is None or not _PLAIN.fullmatch(correlation_id):
+        return None
+    return {_EXEMPLAR: correlation_id}
+
+
 class MetricsCollector:
     """Counts and times what the monitors do.
 
@@ -179,8 +197,9 @@ class MetricsCollector:
         # All labels are checked before anything is counted.
         request = (Service(service).value, Status(status).value)
         timed = (Service(service).value, Operation(operation).value)
-        self._instruments.requests.labels(*request).inc()
-        self._instruments.durations.labels(*timed).observe(duration_s)
+        exemplar = _exemplar()
+        self._instruments.requests.labels(*request).inc(exemplar=exemplar)
+        self._instruments.durations.labels(*timed).observe(duration_s, exemplar)
 
     def record_quality_check(self, result: QualityResult, *, perplexity: float | None) -> None:
         """Count one verdict, and the perplexity it was given on.
@@ -195,9 +214,10 @@ class MetricsCollector:
         """
         if perplexity is not None and not perplexity >= 1 - 1e-6:
             raise ValueError(f"a perplexity is at least 1, got {perplexity}")
-        self._instruments.quality_checks.labels(QualityResult(result).value).inc()
+        exemplar = _exemplar()
+        self._instruments.quality_checks.labels(QualityResult(result).value).inc(exemplar=exemplar)
         if perplexity is not None:
-            self._instruments.perplexity.observe(perplexity)
+            self._instruments.perplexity.observe(perplexity, exemplar)
 
     def record_cache(self, cache_type: CacheType, *, hit: bool) -> None:
         """Count one look into a cache.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import socket
 import threading
 import time
@@ -204,3 +205,56 @@ def test_a_client_that_never_asks_is_hung_up_on(
         client.sendall(b"GET /met")
         assert client.recv(100) == b""
         assert time.monotonic() - began < 5
+
+
+def openmetrics(registry: CollectorRegistry) -> str:
+    from prometheus_client.openmetrics.exposition import generate_latest
+
+    return generate_latest(registry).decode()
+
+
+@pytest.mark.parametrize("correlation_id", ["req-123", "x" * 114])
+def test_the_request_that_was_counted_is_the_exemplar(correlation_id: str) -> None:
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+    from cert.observability.correlation import correlation_id_context
+
+    registry = CollectorRegistry()
+    collector = MetricsCollector(registry=registry)
+    with correlation_id_context(correlation_id):
+        collector.record_request(
+            Service.HAMILTONIAN, Operation.ANALYZE, Status.SUCCESS, duration_s=0.2
+        )
+        collector.record_quality_check(QualityResult.PASS, perplexity=3.5)
+        collector.record_cache(CacheType.ANALYSIS, hit=True)
+    samples = [
+        one
+        for family in text_string_to_metric_families(openmetrics(registry))
+        for one in family.samples
+        if one.exemplar is not None
+    ]
+    assert {one.name for one in samples} == {
+        "cert_requests_total",
+        "cert_request_duration_seconds_bucket",
+        "cert_hamiltonian_perplexity_bucket",
+        "cert_hamiltonian_quality_checks_total",
+    }
+    assert {one.exemplar.labels["correlation_id"] for one in samples} == {correlation_id}
+
+
+@pytest.mark.parametrize("correlation_id", [None, "x" * 115, 'a"b', "a\\b", "a b", "é"])
+def test_without_an_id_that_fits_there_is_no_exemplar(correlation_id: str | None) -> None:
+    from contextlib import nullcontext
+
+    from cert.observability.correlation import correlation_id_context
+
+    registry = CollectorRegistry()
+    collector = MetricsCollector(registry=registry)
+    with nullcontext() if correlation_id is None else correlation_id_context(correlation_id):
+        collector.record_request(
+            Service.HAMILTONIAN, Operation.ANALYZE, Status.SUCCESS, duration_s=0.2
+        )
+        collector.record_quality_check(QualityResult.PASS, perplexity=math.inf)
+    text = openmetrics(registry)
+    assert 'status="success"} 1.0\n' in text
+    assert "correlation_id" not in text
