@@ -145,6 +145,14 @@ class SharedFlags:
         str | None,
         _option(metavar="sha256:HEX", help="Refuse any other model than the one of this digest."),
     ] = None
+    textfile: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE.prom",
+            help="At the end, however it comes, write exit code, times and counts here for "
+            "node_exporter's textfile collector: renamed into place, mode 0644.",
+        ),
+    ] = None
     dry_run: Annotated[
         bool,
         _option("--dry-run", help="Count prompts, estimate memory and time, and do nothing."),
@@ -226,7 +234,13 @@ def with_shared_flags(command: Callable[..., None]) -> Callable[..., None]:
 
     def run(**values: Any) -> None:  # noqa: ANN401 - whatever the signature below says
         flags = SharedFlags(**{one.name: values.pop(one.name) for one in shared})
-        command(**values, flags=flags)
+        if flags.textfile is None or flags.dry_run:
+            command(**values, flags=flags)
+            return
+        from cert_cli.textfile import written_at_end  # noqa: PLC0415 - only if asked for
+
+        with written_at_end(flags.textfile, command.__name__):
+            command(**values, flags=flags)
 
     signature = own.replace(
         parameters=[

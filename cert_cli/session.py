@@ -24,6 +24,7 @@ from cert_cli.exit_codes import ExitCode, code_of_run
 from cert_cli.options import NO_LEDGER
 from cert_cli.outputs import Outputs, check_apart, open_outputs
 from cert_cli.progress import Meter, describe
+from cert_cli.textfile import check_textfile, count_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -122,6 +123,8 @@ def run(job: Job, flags: SharedFlags, config: CERTConfig, interrupts: Interrupts
             were acknowledged are in the ledger and in the outputs.
         Interrupted: A signal came before the first prompt was submitted.
     """
+    if flags.textfile is not None:
+        check_textfile(flags.textfile)
     with ExitStack() as stack:
         if flags.dry_run:
             from cert_cli.dry_run import describe_run  # noqa: PLC0415 - numpy, only for this
@@ -196,6 +199,7 @@ class _Session:
             run_id = str(uuid.uuid4()) if unfinished is None else unfinished.run_id
             if unfinished is not None:
                 self._in_run = replace(self._resumed.tally)
+            count_with(self._in_run)
             if evidence is not None:
                 evidence.begin(run_id)
             try:
