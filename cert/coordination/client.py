@@ -28,7 +28,7 @@ from cert.coordination.endpoint import resolve_endpoint
 from cert.coordination.faults import AttemptError, PassingError, ServiceDownError, ThrottledError
 from cert.coordination.limits import AdaptiveLimit
 from cert.coordination.metrics import Outcome
-from cert.coordination.protocol import Attempt, CallError, CallFailure
+from cert.coordination.protocol import Attempt, CallError, CallFailure, Role
 from cert.coordination.replies import ReplySchema, invalid, parse_message
 from cert.coordination.scrub import Scrubber
 from cert.core.circuit_breaker import CircuitBreaker, CircuitState
@@ -97,7 +97,7 @@ class AnthropicClient:
             api_version=config.api_version,
             proxy=config.proxy,
             is_streamed=config.is_streamed,
-            max_connections=config.max_concurrency,
+            max_idle=config.max_concurrency,
             scrub=self._scrub,
         )
         self._config = config
@@ -177,6 +177,7 @@ class AnthropicClient:
             uniform=self._uniform,
         )(self._attempt)
         try:
+            _check(call)
             schema = None if call.schema is None else ReplySchema(call.schema)
             reply = await attempt(call, schema, progress)
         except AttemptError as error:
@@ -386,3 +387,17 @@ class _Progress:
                 error="deadline",
             )
         self.attempts[-1] = replace(self.attempts[-1], waited_s=delay_s)
+
+
+def _check(call: Call) -> None:
+    if not 0 < call.timeout_s < math.inf:
+        reason = f"its timeout is a finite number > 0, got {call.timeout_s}"
+    elif call.max_tokens < 1:
+        reason = f"its max_tokens is at least 1, got {call.max_tokens}"
+    elif not call.messages or call.messages[-1].role is not Role.USER:
+        reason = "its last message is not the user's"
+    else:
+        return
+    raise AttemptError(
+        f"the call cannot be sent: {reason}", failure=CallFailure.REJECTED, error="invalid_call"
+    )

@@ -72,7 +72,7 @@ class Connection:
         api_version: Sent as `anthropic-version`; None is the SDK's own.
         proxy: URL of a proxy; None is none.
         is_streamed: Whether answers are asked for as streams.
-        max_connections: Open at the same time.
+        max_idle: Connections kept open while nothing is asked.
         scrub: Applied to whatever the server says in an error.
     """
 
@@ -84,7 +84,7 @@ class Connection:
         api_version: str | None,
         proxy: str | None,
         is_streamed: bool,
-        max_connections: int,
+        max_idle: int,
         scrub: Scrubber,
     ) -> None:
         self.api_version = ANTHROPIC_API_VERSION if api_version is None else api_version
@@ -99,9 +99,7 @@ class Connection:
             base_url=base_url,
             max_retries=0,
             open_telemetry=False,
-            http_client=build_http_client(
-                headers=headers, max_connections=max_connections, proxy=proxy
-            ),
+            http_client=build_http_client(headers=headers, max_idle=max_idle, proxy=proxy),
         )
         self._is_streamed = is_streamed
         self._scrub = scrub

@@ -30,7 +30,7 @@ class ClientConfig:
         is_streamed: Whether replies come as streams; for servers and proxies that cut a connection
             on which nothing moves.
         initial_concurrency: Calls in flight at first, per model; >= 1.
-        max_concurrency: Calls in flight at most, over all models; >= `initial_concurrency`.
+        max_concurrency: Calls in flight at most, per model; >= `initial_concurrency`.
     """
 
     api_key: str | None = field(default=None, repr=False)

@@ -54,7 +54,7 @@ _HINTS: Final = MappingProxyType(
         401: "the key is not valid here: set ANTHROPIC_API_KEY, or check the base URL",
         402: "the account's credit or payment has to be settled first",
         403: "the key has no permission for this model or server",
-        404: "check the model's name and the base URL",
+        404: "check the model's name, and the base URL, which goes without /v1/messages",
     }
 )
 _SPEND_CODES: Final = frozenset(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_CHARS = 2000
+MIN_KEY_CHARS = 16
 
 
 class Scrubber:
@@ -33,5 +34,9 @@ class Scrubber:
         return text if len(text) <= max_chars else text[: max_chars - 1] + "\u2026"
 
     def finds(self, text: str) -> bool:
-        """Tell whether a known secret is within the text."""
-        return any(secret in text for secret in self._secrets)
+        """Tell whether a known secret is within the text.
+
+        Local servers are given keys such as "EMPTY" or "ollama", which are words; those of fewer
+        than `MIN_KEY_CHARS` are no find.
+        """
+        return any(secret in text for secret in self._secrets if len(secret) >= MIN_KEY_CHARS)

@@ -44,17 +44,14 @@ def _tls_context() -> ssl.SSLContext:
 class BoundedTransport(httpx2.AsyncHTTPTransport):
     """Sends what our headers say, and reads no more than is allowed."""
 
-    def __init__(
-        self, *, headers: dict[str, str], max_connections: int, proxy: str | None = None
-    ) -> None:
+    def __init__(self, *, headers: dict[str, str], max_idle: int, proxy: str | None = None) -> None:
         """Keep the headers that every request has, and no other request may have."""
         super().__init__(
             verify=_tls_context(),
             trust_env=False,
             proxy=proxy,
-            limits=httpx2.Limits(
-                max_connections=max_connections, max_keepalive_connections=max_connections
-            ),
+            # How many are open is decided above, where waiting does not count against a deadline.
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=max_idle),
         )
         self._headers = headers
 
@@ -105,20 +102,20 @@ class _BoundedStream(httpx2.AsyncByteStream):
 
 
 def build_http_client(
-    *, headers: dict[str, str], max_connections: int, proxy: str | None
+    *, headers: dict[str, str], max_idle: int, proxy: str | None
 ) -> httpx2.AsyncClient:
     """Build the HTTP client for the SDK. It reads neither proxies nor anything else from outside.
 
     Args:
         headers: Sent with every request.
-        max_connections: Open at the same time.
+        max_idle: Connections kept open while nothing is asked.
         proxy: URL of a proxy; None is none, whatever the environment says.
 
     Raises:
         ConfigurationError: The proxy's URL is none.
     """
     try:
-        transport = BoundedTransport(headers=headers, max_connections=max_connections, proxy=proxy)
+        transport = BoundedTransport(headers=headers, max_idle=max_idle, proxy=proxy)
     except (ValueError, httpx2.InvalidURL, ImportError):
         # Not chained: the reason may quote the URL, and that may hold a password.
         transport = None

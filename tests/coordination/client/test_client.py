@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 from itertools import pairwise
@@ -13,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from cert.coordination.budget import Budget
 from cert.coordination.metrics import CoordinationMetrics
 from cert.coordination.prices import parse_prices
-from cert.coordination.protocol import CallError, CallFailure, Message, Role, Usage
+from cert.coordination.protocol import CallError, CallFailure, Message, Reply, Role, Usage
 from tests.coordination.client.stub import (
     Clock,
     call,
@@ -178,6 +179,12 @@ async def test_a_refusal_has_no_schema_to_follow() -> None:
         {"schema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/x"}}}},
         {"messages": (Message(Role.USER, "\ud800"),)},
         {"system": "\udfff"},
+        {"timeout_s": 0.0},
+        {"timeout_s": float("nan")},
+        {"timeout_s": float("inf")},
+        {"max_tokens": 0},
+        {"messages": ()},
+        {"messages": (Message(Role.ASSISTANT, "I"),)},
     ],
 )
 async def test_what_cannot_be_sent_is_rejected_before_it_costs(changes: dict[str, object]) -> None:
@@ -226,6 +233,50 @@ async def test_costs_follow_the_prices() -> None:
         await agent.call(call())
     # 10 * 3 + 5 * 15 USD per million.
     assert str(budget.spent.usd.normalize()) == "0.000105"
+
+
+async def test_many_calls_at_once_never_spend_more_than_they_may() -> None:
+    """The server's own count of what it charged, over answers of every kind."""
+    for seed in range(12):
+        draw = random.Random(seed)
+        charged = 0
+
+        async def answer(exchange: Exchange, draw: random.Random = draw) -> None:
+            nonlocal charged
+            usage = {
+                "input_tokens": draw.randrange(80),
+                "output_tokens": draw.randrange(exchange.request.body["max_tokens"] + 1),
+            }
+            match draw.randrange(6):
+                case 0:
+                    await fails(529, "overloaded_error")(exchange)
+                    return
+                case 1:
+                    charged += sum(usage.values())
+                    exchange.reset()
+                case 2:
+                    charged += sum(usage.values())
+                    await says(raw(b"{"))(exchange)
+                case 3:
+                    charged += sum(usage.values())
+                    await replies(usage=usage, content=[])(exchange)
+                case _:
+                    charged += sum(usage.values())
+                    await replies(usage=usage)(exchange)
+
+        budget = Budget(max_tokens=draw.randrange(200, 3000))
+        async with stub(answer) as server, client(server, budget=budget) as agent:
+            calls = [asyncio.ensure_future(agent.call(call())) for _ in range(20)]
+            await until(server, 1)
+            draw.choice(calls).cancel()
+            ended = await asyncio.gather(*calls, return_exceptions=True)
+        others = [one for one in ended if not isinstance(one, Reply | CallError)]
+        assert all(isinstance(one, asyncio.CancelledError) for one in others)
+        assert charged <= budget.spent.tokens <= (budget.max_tokens or 0)
+        assert budget.reserved_tokens == 0
+        assert any(
+            isinstance(one, CallError) and one.failure is CallFailure.BUDGET for one in ended
+        )
 
 
 async def test_a_model_without_a_price_ends_the_run_before_it_is_asked() -> None:

@@ -263,6 +263,13 @@ async def test_a_key_in_headers_that_a_reply_keeps_never_shows() -> None:
     assert PLAIN not in repr(reply)
 
 
+@pytest.mark.parametrize("key", ["EMPTY", "none", "42"])
+async def test_a_word_that_stands_for_a_key_may_be_said(key: str) -> None:
+    said = replies(content=[{"type": "text", "text": f"It is {key}."}])
+    async with stub(said) as server, client(server, config={"api_key": key}) as agent:
+        assert (await agent.call(call())).text == f"It is {key}."
+
+
 async def test_a_key_within_a_streamed_error_never_shows() -> None:
     body = streamed(events(START, error_body("overloaded_error", ECHO)))
     config = {"api_key": PLAIN, "is_streamed": True}
