@@ -32,7 +32,7 @@ KINDS: Final = (
     "pruned",
     OTHER,
 )
-COMMANDS: Final = ("analyze", "batch", "serve", "coordinate", OTHER)
+COMMANDS: Final = ("analyze", "batch", "serve", "coordinate", "canary", OTHER)
 OUTCOMES: Final = ("pass", "fail", "inconclusive", "incomplete", OTHER)
 VERDICTS: Final = ("pass", "fail", "inconclusive")
 MAX_POLICIES: Final = 100
