@@ -157,7 +157,9 @@ async def _readyz(core: Core, _request: Request) -> Response:
 
 async def _healthz(core: Core, request: Request) -> Response:
     is_shown = core.token is None or shows_token(request.headers.get("authorization"), core.token)
-    return _response(await core.in_thread(core.probes.healthz, is_detailed=is_shown))
+    # One at a time: callers who wait for the checks must not use up the threads of those who work.
+    async with core.checking:
+        return _response(await core.in_thread(core.probes.healthz, is_detailed=is_shown))
 
 
 def _response(answer: Answer) -> Response:

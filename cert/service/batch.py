@@ -152,6 +152,9 @@ class _Stream:
             reason = str(error) or "the client left"
         except CertError as error:
             reason = error.message
+        except Exception:
+            await core.in_thread(run.interrupt)
+            raise
         finally:
             await core.in_thread(outcomes.close)
         logger.warning("a batch ended early", extra={"run_id": run.run_id, "reason": reason})

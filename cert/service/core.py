@@ -47,6 +47,7 @@ class Core:
         token: What callers show; None for nothing.
         probes: Answers of /livez, /readyz and /healthz.
         numbers: Draws the number of the next request.
+        checking: Held by whoever waits for the health checks.
         cut_off: Set once what still runs is to end now.
     """
 
@@ -61,6 +62,7 @@ class Core:
     probes: Probes
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     cut_off: asyncio.Event = field(default_factory=asyncio.Event)
+    checking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor | None = None
 
     async def in_thread(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

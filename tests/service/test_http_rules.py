@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cert.core.health import CheckResult, HealthChecker
+from cert.core.health import Check, CheckResult, HealthChecker
 from tests.fakes import FakeLoader
 from tests.service.serving import (
     JSON,
@@ -364,6 +364,27 @@ def test_the_oldest_idle_connection_gives_way(
         assert status_of(held[2].read_until(b"alive")) == 200
         for one in held:
             one.socket.close()
+
+
+def test_those_who_ask_for_health_do_not_use_up_the_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cert.service import server
+
+    let = threading.Event()
+
+    def slow() -> CheckResult:
+        let.wait(30)
+        return CheckResult.healthy("at last")
+
+    checker = HealthChecker({"slow": Check(slow, timeout_s=30.0)})
+    monkeypatch.setattr(server, "build_health_checks", lambda *_args, **_options: checker)
+    with serving(configure(tmp_path, max_requests=1)) as running, ThreadPoolExecutor(20) as pool:
+        asking = [pool.submit(ask, running.port, "GET", "/healthz") for _ in range(20)]
+        time.sleep(0.3)
+        assert analyze(running.port, "in between").status == 200
+        let.set()
+        assert {one.result().status for one in asking} == {200}
 
 
 def test_one_connection_serves_many_requests(strict: Running) -> None:
