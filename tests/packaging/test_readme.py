@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,22 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
     assert result.returncode in VERDICTS, result.stderr
     assert result.stdout
     assert "Traceback" not in result.stderr
+
+
+def test_the_server_of_the_readme_answers(folder: Path) -> None:
+    (block,) = blocks("bash")
+    start, *calls = [re.split(r"\s+#", line)[0] for line in block.splitlines()]
+    assert start == "cert serve &"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    port = url.rpartition(":")[2]
+    wait = f"for _ in $(seq 300); do curl -sf {url}/readyz && break; sleep 0.2; done"
+    script = [f"export CERT_SERVE_PORT={port} METRICS_PORT=0", start, "pid=$!", f"{wait} >&2"]
+    script += [call.replace("http://127.0.0.1:8000", url) for call in calls]
+    result = run("\n".join([*script, "kill $pid; wait $pid; code=$?; echo; echo $code"]), folder)
+    *records, code = filter(None, result.stdout.splitlines())
+    assert code == "143", result.stderr
+    assert [json.loads(line)["kind"] for line in records] == ["analysis"] * 2
 
 
 def demo() -> list[tuple[str, list[str]]]:
