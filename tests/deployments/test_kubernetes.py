@@ -75,18 +75,18 @@ def test_plain_and_kustomized_are_the_same(folder: str, rendered: dict[str, Path
     assert by_name(documents_of(KUBERNETES / folder)) == by_name(documents(rendered[folder]))
 
 
-@pytest.mark.parametrize("version", ["1.30", "1.37"])
-def test_every_object_is_valid(version: str, rendered: dict[str, Path], tmp_path: Path) -> None:
+def test_every_object_is_valid(rendered: dict[str, Path], tmp_path: Path) -> None:
     validate = tool("kubernetes-validate")
-    everything = [one for path in rendered.values() for one in documents(path)]
-    known = [one for one in everything if one["kind"] not in FOREIGN]
+    everything = {str(one): one for path in rendered.values() for one in documents(path)}
+    known = [one for one in everything.values() if one["kind"] not in FOREIGN]
     file = tmp_path / "all.yaml"
     file.write_text(yaml.safe_dump_all(known))
-    out = run(validate, "-k", version, "--strict", "--quiet", file)
+    # The oldest version that the manifests are for, which has no newer fields.
+    out = run(validate, "-k", "1.30", "--strict", "--quiet", file)
     assert (out.returncode, out.stdout + out.stderr) == (0, "")
     known[0]["metadata"]["unheard"] = True
-    file.write_text(yaml.safe_dump_all(known))
-    assert run(validate, "-k", version, "--strict", "--quiet", file).returncode != 0
+    file.write_text(yaml.safe_dump(known[0]))
+    assert run(validate, "-k", "1.30", "--strict", "--quiet", file).returncode != 0
 
 
 def test_checkov_and_hadolint_pass(rendered: dict[str, Path], tmp_path: Path) -> None:
