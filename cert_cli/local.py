@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cert.backends.protocol import SamplingParams
 from cert.evidence.parts import describe_sampling
 from cert.evidence.run_record import RunBegin, load_host
+from cert.observability.tracing import span
 from cert.runner.ledger_run import describe_inputs, digest_job, is_repeatable
 from cert.runner.local import open_engine
 from cert.runner.pipeline import RunSettings, run_cases
@@ -49,6 +50,8 @@ class LocalInstrument:
         self._engine = stack.enter_context(
             open_engine(config, policy=config.policy, expect_digest=flags.expect_digest)
         )
+        # All that is done from here on is part of it, by whatever thread.
+        stack.enter_context(span("run", is_run=True))
         if config.preload:
             self._engine.model_resource.load()
 

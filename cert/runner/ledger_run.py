@@ -29,6 +29,7 @@ from cert.ledger.errors import LedgerError
 from cert.ledger.reader import FolderReader
 from cert.ledger.run_lock import RunLock
 from cert.ledger.scan import scan_lines
+from cert.observability.tracing import span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -220,7 +221,8 @@ class LedgerRun:
         try:
             if content is not None:
                 self._keep(content)
-            return [entry.line for entry in self._ledger.append(bodies)]
+            with span("ledger append", {"cert.records": len(bodies), "cert.run_id": self._run_id}):
+                return [entry.line for entry in self._ledger.append(bodies)]
         except LedgerError as error:
             if not self._warns_only:
                 raise

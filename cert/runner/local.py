@@ -6,7 +6,11 @@ import logging
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
+import cert
+from cert.core.errors import ConfigurationError
+from cert.core.extras import missing_extra
 from cert.observability.metrics import MetricsCollector, start_metrics_server
+from cert.observability.tracing import exporting_traces
 from cert.trajectory.engine import HamiltonianEngine
 from cert.trajectory.resources import HamiltonianModelResource
 
@@ -46,6 +50,8 @@ def open_engine(
         config=config, preload=False, expect_digest=expect_digest, loader=loader
     )
     with ExitStack() as stack:
+        if config.traces == "otlp":
+            stack.enter_context(_exporting_traces())
         if metrics is None and config.metrics_enabled:
             metrics = MetricsCollector()
             try:
@@ -62,3 +68,18 @@ def open_engine(
             # Unloading waits for a load in progress, which whoever interrupts it won't.
             if resource.is_loaded:
                 resource.unload()
+
+
+@contextmanager
+def _exporting_traces() -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(exporting_traces(cert.__version__))
+        except ModuleNotFoundError as error:
+            raise missing_extra(f"traces need {error.name}", "traces") from error
+        except ValueError as error:
+            raise ConfigurationError(
+                f"traces: a variable OTEL_* has a wrong value: {error}",
+                hint="correct it, or leave traces out: CERT_TRACES=none",
+            ) from error
+        yield

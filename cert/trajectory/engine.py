@@ -31,14 +31,18 @@ from cert.core.errors import (
 )
 from cert.observability.correlation import correlation_id_context, get_correlation_id
 from cert.observability.metrics import MetricsCollector, Status
+from cert.observability.tracing import current_trace
 from cert.signals.summary import summarize
 from cert.trajectory.cache import Measured, ResultCache, cache_key
 from cert.trajectory.counting import RequestCounter, status_of_error, status_of_reason
+from cert.trajectory.spans import record_analysis
 from cert.trajectory.texts import check_sampling, check_text
 from cert.trajectory.types import AnalysisResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+
+    from opentelemetry.context import Context
 
     from cert.backends.protocol import Backend, Generation
     from cert.inputs.case import PromptCase
@@ -64,6 +68,7 @@ class _Call:
     correlation_id: str
     started: float
     outcome: Future[AnalysisResult | AnalysisError] = field(default_factory=Future)
+    trace: Context | None = field(default_factory=current_trace)
     load_timer: threading.Timer | None = None
     _claimed: threading.Lock = field(default_factory=threading.Lock)
 
@@ -319,11 +324,20 @@ class HamiltonianEngine:
             return
         wanted = call.outcome.set_running_or_notify_cancel()
         try:
+            duration_s = call.elapsed_s()
             self._counter.outcome(
                 call.case,
                 outcome,
                 status if wanted else Status.CANCELLED,
-                duration_s=call.elapsed_s(),
+                duration_s=duration_s,
+            )
+            record_analysis(
+                call.case,
+                outcome,
+                call.sampling,
+                model=self.model_resource.model_name,
+                parent=call.trace,
+                duration_s=duration_s,
             )
         except Exception:
             # Whoever waits gets the measurement, even if it could not be counted.

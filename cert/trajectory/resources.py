@@ -18,6 +18,8 @@ from cert.core.errors import (
 )
 from cert.core.extras import missing_extra
 from cert.core.resources import BYTES_PER_GB, ManagedResource, read_memory
+from cert.observability.redaction import redact
+from cert.observability.tracing import span
 from cert.trajectory.settings import settle
 
 if TYPE_CHECKING:
@@ -208,7 +210,8 @@ class HamiltonianModelResource(ManagedResource["Backend"]):
     def _acquire(self, cleanup: ExitStack) -> Backend:
         self._fallbacks, self._load_error = (), None
         try:
-            backend = self._load_with_fallback()
+            with span("model load", {"gen_ai.request.model": redact(self.name)}):
+                backend = self._load_with_fallback()
             cleanup.callback(backend.close)
             self._require_fit(backend)
         except Exception as error:
