@@ -164,7 +164,11 @@ def test_a_busy_server_is_asked_again(cert: Program, server: FakeServer, path: s
 
 
 @pytest.mark.parametrize("path", ["/v1/server", "/v1/batch"])
-def test_a_server_that_stays_busy_is_given_up(cert: Program, server: FakeServer, path: str) -> None:
+def test_a_server_that_stays_busy_is_given_up(
+    cert: Program, server: FakeServer, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    for module in (remote, remote_batch):
+        monkeypatch.setattr(module, "BUSY_RETRIES", 1)
     server.replies[path] = [BUSY] * 50
     ran = batch(cert, server)
     assert ran.code == 6
