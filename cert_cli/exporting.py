@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from cert.service.state import ServiceState
 from cert_cli.errors import report
 from cert_cli.exit_codes import ExitCode
 from cert_cli.pinned_key import load_public_key
+from cert_cli.stdout import print_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -71,32 +71,35 @@ def name_ledgers(given: Sequence[str], config: CERTConfig) -> dict[str, Path]:
         ConfigurationError: Two have one name, or there is none.
     """
     named: dict[str, Path] = {}
-    for one in given:
+    for one in given or [_configured(config)]:
         name, _, folder = one.partition("=")
         if not folder or not _NAME.fullmatch(name):
-            folder, name = one, re.sub(r"[^A-Za-z0-9._-]", "_", Path(one).resolve().name)[:64]
+            folder = one
+            name = re.sub(r"[^A-Za-z0-9._-]", "_", Path(one).absolute().name)[:64] or "root"
         if name in named:
             raise ConfigurationError(
                 f"two ledgers are named {name}: {named[name]} and {folder}",
                 hint="name them apart: NAME=DIR",
             )
-        named[name or "root"] = Path(folder)
-    if named:
-        return named
-    configured = ledger_folder(config.ledger)
-    if configured is None:
+        named[name] = Path(folder)
+    return named
+
+
+def _configured(config: CERTConfig) -> str:
+    folder = ledger_folder(config.ledger)
+    if folder is None:
         raise ConfigurationError(
             "no ledger was named, and the setting `ledger` is none",
             hint="give the ledger's folder, as DIR or NAME=DIR",
         )
-    return {re.sub(r"[^A-Za-z0-9._-]", "_", configured.name)[:64] or "ledger": configured}
+    return str(folder.absolute())
 
 
 def print_once(asked: Export, config: CERTConfig) -> ExitCode:
     """Read the ledgers and print the exposition.
 
     Raises:
-        CertError: The arguments are wrong.
+        CertError: The arguments are wrong, or stdout takes no more.
     """
     exporter = _open(asked, config, state=asked.state or NO_STATE)
     exporter.look()
@@ -105,9 +108,7 @@ def print_once(asked: Export, config: CERTConfig) -> ExitCode:
     exporter.save()
     registry = CollectorRegistry()
     registry.register(exporter)
-    sys.stdout.buffer.write(generate_latest(registry))
-    sys.stdout.buffer.flush()
-    return ExitCode.PASS
+    return print_text(generate_latest(registry).decode())
 
 
 def serve_metrics(

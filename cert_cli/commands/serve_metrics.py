@@ -118,7 +118,7 @@ def serve_metrics(  # noqa: PLR0913 - one parameter a flag
         "metrics_port": port,
         "token_file": None if token_file is None else str(token_file),
         "log_format": log_format,
-        "log_level": "ERROR" if quiet else "DEBUG" if verbose else None,
+        "log_level": "ERROR" if quiet else "DEBUG" if verbose else "WARNING" if once else None,
     }
 
     def body(interrupts: Interrupts) -> ExitCode:
