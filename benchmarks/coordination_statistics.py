@@ -1,6 +1,6 @@
 """How often the coordination monitor's intervals and verdicts are right, in simulation.
 
-    nice -n 10 .venv/bin/python benchmarks/coordination_statistics.py [--runs 40000] [--seed 1]
+    nice -n 10 .venv/bin/python benchmarks/coordination_statistics.py [--tables coverage false]
 
 One core, some minutes. `coordination_worlds.py` says what is drawn. Every table says what it
 counts; a rate p over R trials has the standard error sqrt(p (1 - p) / R), .0011 for .95 of 40,000.
@@ -34,7 +34,7 @@ from cert.statistics.distributions import t_quantile
 from cert.statistics.moments import fieller_set, paired_moments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 ALPHA = (1.0 - CONFIDENCE) / 2.0
 MARGIN = VerdictRule().margin
+ELEMENTS = 1_000_000
 TASKS = (5, 10, 20, 30, 50, 100)
 EFFECTS = ((0.3, 1.0), (0.3, 1.2), (0.6, 1.0), (0.6, 1.2), (0.9, 0.85), (0.9, 1.0))
 """Rate of A and gamma; the last one is the ceiling, where hardly any score differs."""
@@ -59,8 +60,8 @@ def show(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> N
 def cover(world: World, rng: np.random.Generator, runs: int) -> dict[str, float]:
     """How often gamma's interval holds the truth."""
     alone, together = world.draw_rates(rng, runs)
-    a = world.draw_scores(rng, alone).mean(axis=-1)
-    b = world.draw_scores(rng, together).mean(axis=-1)
+    a = world.draw_means(rng, alone)
+    b = world.draw_means(rng, together)
     moments = paired_moments(build_clusters(world.groups), b, a)
     found = fieller_set(moments, CONFIDENCE)
     bounded = ~np.isnan(found.lower)
@@ -89,7 +90,7 @@ def coverage_tables(seed: int, runs: int) -> None:
                 (rate, gamma, n): cover(
                     World(scores, rate, gamma, sizes(n)),
                     np.random.default_rng([seed, n, number, place, scores == "binary"]),
-                    min(runs, 2_000_000 // n),
+                    min(runs, ELEMENTS // n),
                 )
                 for place, (rate, gamma) in enumerate(EFFECTS)
                 for n in TASKS
@@ -139,8 +140,8 @@ def degrees_table(seed: int, runs: int) -> None:
         index = np.repeat(np.arange(len(sizes)), sizes)
         single = World("binary", 0.6, 1.0, (1,) * len(sizes))
         alone, together = single.draw_rates(rng, min(runs, 20_000))
-        a = world.draw_scores(rng, alone[:, index]).mean(axis=-1)
-        b = world.draw_scores(rng, together[:, index]).mean(axis=-1)
+        a = world.draw_means(rng, alone[:, index])
+        b = world.draw_means(rng, together[:, index])
         clusters = build_clusters(world.groups)
         variants = (clusters, cr2(clusters), replace(clusters, degrees=len(sizes) - 1.0))
         cells = []
@@ -177,8 +178,8 @@ def bootstrap_table(seed: int, runs: int) -> None:
             count = min(runs, 2000)
             world = World(scores, 0.6, 1.0, (1,) * n)
             alone, together = world.draw_rates(rng, count)
-            a = world.draw_scores(rng, alone).mean(axis=-1)
-            b = world.draw_scores(rng, together).mean(axis=-1)
+            a = world.draw_means(rng, alone)
+            b = world.draw_means(rng, together)
             found = fieller_set(paired_moments(build_clusters(world.groups), b, a), CONFIDENCE)
             hits = np.zeros(2)
             used = 0
@@ -236,7 +237,7 @@ def false_verdicts_table(seed: int, runs: int) -> None:
                             [seed, 3000, number, scores == "binary", int(100 * rate), place, n]
                         )
                         world = World(scores, rate, 1.0, sizes(n), swing)
-                        good, bad = false_verdicts(world, worth, rng, min(runs, 2_000_000 // n))
+                        good, bad = false_verdicts(world, worth, rng, min(runs, ELEMENTS // n))
                         rates.append(good)
                         harm = max(harm, bad)
                     cells.append(f"{max(rates):.4f}")
@@ -254,9 +255,8 @@ def false_verdicts(
 ) -> tuple[float, float]:
     """Shares of `beneficial` and of `harmful`, with C `worth` as good as A."""
     alone, together = world.draw_rates(rng, runs)
-    arms = [world.draw_scores(rng, rates) for rates in (alone, together, alone * worth)]
-    a, b, c = (scores.mean(axis=-1) for scores in arms)
-    found = good, harm, undefined = decide(build_clusters(world.groups), a, b, c)
+    arms = [world.draw_means(rng, rates) for rates in (alone, together, alone * worth)]
+    found = good, harm, undefined = decide(build_clusters(world.groups), *arms)
     check_against_judge(world, arms, found)
     beneficial, harmful = (good < ALPHA) & ~undefined, (harm < ALPHA) & ~undefined
     return float(beneficial.mean()), float(harmful.mean())
@@ -271,8 +271,8 @@ def check_against_judge(
     groups = world.groups
     for run in range(5):
         a, b, c = (
-            Arm(name, tuple(tuple(Replicate(score=float(s)) for s in row) for row in scores[run]))
-            for name, scores in zip("ABC", arms, strict=True)
+            Arm(name, tuple((Replicate(score=float(mean)),) for mean in means[run]))
+            for name, means in zip("ABC", arms, strict=True)
         )
         trial = Trial(
             tasks=tuple(str(n) for n in range(len(groups))),
@@ -300,12 +300,12 @@ def skewed_table(seed: int, runs: int) -> None:
         cells = []
         for n in TASKS[1:]:
             rng = np.random.default_rng([seed, 4000, int(100 * share), n])
-            count = min(runs, 2_000_000 // n)
+            count = min(runs, ELEMENTS // n)
             world = World("binary", 1.0 - share, 1.0, (1,) * n)
             broken = rng.random((count, n)) < share
-            a = world.draw_scores(rng, np.full((count, n), 1.0 - share)).mean(axis=-1)
+            a = world.draw_means(rng, np.full((count, n), 1.0 - share))
             b = (~broken).astype(np.float64)
-            c = world.draw_scores(rng, np.full((count, n), 0.5 * (1.0 - share))).mean(axis=-1)
+            c = world.draw_means(rng, np.full((count, n), 0.5 * (1.0 - share)))
             good, _, undefined = decide(build_clusters(world.groups), a, b, c)
             cells.append(f"{((good < ALPHA) & ~undefined).mean():.3f}")
         rows.append((share, *cells))
@@ -323,15 +323,15 @@ def several_strategies_table(seed: int, runs: int) -> None:
     for strategies in (1, 3, 6):
         for n in (10, 30, 100):
             rng = np.random.default_rng([seed, 5000, strategies, n])
-            count = min(runs, 2_000_000 // n)
+            count = min(runs, ELEMENTS // n)
             world = World("binary", 0.6, 1.0, (1,) * n)
             clusters = build_clusters(world.groups)
             alone, _ = world.draw_rates(rng, count)
-            a = world.draw_scores(rng, alone).mean(axis=-1)
-            c = world.draw_scores(rng, alone / 2.0).mean(axis=-1)
+            a = world.draw_means(rng, alone)
+            c = world.draw_means(rng, alone / 2.0)
             least = np.ones(count)
             for _ in range(strategies):
-                b = world.draw_scores(rng, alone).mean(axis=-1)
+                b = world.draw_means(rng, alone)
                 good, _, undefined = decide(clusters, a, b, c)
                 least = np.minimum(least, np.where(undefined, 1.0, good))
             rows.append(
@@ -360,7 +360,7 @@ def omega_table(seed: int, runs: int) -> None:
                 world = World(scores, rate, 1.0, (1,) * n)
                 alone, _ = world.draw_rates(rng, count)
                 individuals = world.draw_scores(rng, alone)
-                together = world.draw_scores(rng, alone).mean(axis=-1)
+                together = world.draw_means(rng, alone)
                 gains = np.zeros_like(together)
                 variances = np.zeros(count)
                 clusters = build_clusters(world.groups)
@@ -404,15 +404,13 @@ def power_table(seed: int, runs: int) -> None:
             )
             pilot = World(scores, rate, gamma, (1,))
             alone, together = pilot.draw_rates(rng, 400_000)
-            difference = pilot.draw_scores(rng, together).mean(axis=-1) - pilot.draw_scores(
-                rng, alone
-            ).mean(axis=-1)
+            difference = pilot.draw_means(rng, together) - pilot.draw_means(rng, alone)
             sd, delta = float(difference.std()), rate * (gamma - 1.0)
             n = required_tasks(sd, delta)
             world = World(scores, rate, gamma, (1,) * n)
-            alone, together = world.draw_rates(rng, max(100, min(runs, 2_000_000 // n)))
-            a = world.draw_scores(rng, alone).mean(axis=-1)
-            b = world.draw_scores(rng, together).mean(axis=-1)
+            alone, together = world.draw_rates(rng, max(100, min(runs, ELEMENTS // n)))
+            a = world.draw_means(rng, alone)
+            b = world.draw_means(rng, together)
             found = paired_moments(build_clusters(world.groups), b, a).p_above(1.0) < ALPHA
             rows.append((scores, rate, f"{delta:.2f}", sd, n, float(found.mean())))
     show(
@@ -422,6 +420,18 @@ def power_table(seed: int, runs: int) -> None:
     )
 
 
+TABLES: dict[str, Callable[[int, int], None]] = {
+    "coverage": coverage_tables,
+    "degrees": degrees_table,
+    "bootstrap": bootstrap_table,
+    "false": false_verdicts_table,
+    "skewed": skewed_table,
+    "several": several_strategies_table,
+    "omega": omega_table,
+    "power": power_table,
+}
+
+
 def main() -> None:
     """Print versions, seed and all tables."""
     parser = argparse.ArgumentParser(
@@ -429,24 +439,16 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=40_000, help="trials a cell, at most")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     arguments = parser.parse_args()
     seed, runs = arguments.seed, arguments.runs
     begin = time.process_time()
     print(
         f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__};"
-        f" seed {seed}, at most {runs} trials a cell (2,000,000 / n of them for many tasks)"
+        f" seed {seed}, {runs} trials a cell at most, {ELEMENTS} / n for many tasks"
     )
-    for table in (
-        coverage_tables,
-        degrees_table,
-        bootstrap_table,
-        false_verdicts_table,
-        skewed_table,
-        several_strategies_table,
-        omega_table,
-        power_table,
-    ):
-        table(seed, runs)
+    for name in arguments.tables:
+        TABLES[name](seed, runs)
     print(f"\n{time.process_time() - begin:.0f} CPU-seconds")
 
 

@@ -54,19 +54,16 @@ class World:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Rates of success of A and of B, runs x tasks, with E[B] = gamma E[A] exactly."""
         tasks = sum(self.sizes)
-        index = np.repeat(np.arange(len(self.sizes)), self.sizes)
-        shares = rng.random((runs, tasks)) < SHARED
         a, b = self.rate * CONCENTRATION, (1.0 - self.rate) * CONCENTRATION
-        alone = np.where(
-            shares,
-            rng.beta(a, b, (runs, len(self.sizes)))[:, index],
-            rng.beta(a, b, (runs, tasks)),
-        )
-        coin = np.where(
-            shares,
-            rng.choice([-1.0, 1.0], (runs, len(self.sizes)))[:, index],
-            rng.choice([-1.0, 1.0], (runs, tasks)),
-        )
+        alone = rng.beta(a, b, (runs, tasks))
+        coin = rng.choice([-1.0, 1.0], (runs, tasks))
+        if len(self.sizes) < tasks:
+            index = np.repeat(np.arange(len(self.sizes)), self.sizes)
+            shares = rng.random((runs, tasks)) < SHARED
+            alone = np.where(shares, rng.beta(a, b, (runs, len(self.sizes)))[:, index], alone)
+            coin = np.where(
+                shares, rng.choice([-1.0, 1.0], (runs, len(self.sizes)))[:, index], coin
+            )
         if self.gamma <= 1.0:
             together = alone * self.gamma
         else:
@@ -80,6 +77,13 @@ class World:
         """Scores, runs x tasks x replicates."""
         levels = 1 if self.scores == "binary" else 4
         return rng.binomial(levels, rates[..., np.newaxis], (*rates.shape, REPLICATES)) / levels
+
+    def draw_means(
+        self, rng: np.random.Generator, rates: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Means over the replicates, runs x tasks, from the sum's own distribution."""
+        levels = REPLICATES if self.scores == "binary" else 4 * REPLICATES
+        return rng.binomial(levels, rates) / levels
 
 
 def equal_groups(tasks: int) -> tuple[int, ...]:

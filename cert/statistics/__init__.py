@@ -41,6 +41,7 @@ __getattr__, __dir__, __all__ = attach(
         "estimate_delta": "cert.statistics.effects",
         "estimate_gamma": "cert.statistics.effects",
         "estimate_omega": "cert.statistics.crossfit",
+        "estimate_token_ratio": "cert.statistics.effects",
         "judge": "cert.statistics.verdict",
         "measure_missing": "cert.statistics.missing",
         "measure_task": "cert.statistics.consensus",

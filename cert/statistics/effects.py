@@ -62,6 +62,15 @@ def estimate_gamma(
     )
 
 
+def estimate_token_ratio(
+    trial: Trial, top: Arm, bottom: Arm, *, confidence: float = CONFIDENCE
+) -> RatioEstimate:
+    """Estimate sum top / sum bottom of tokens: near 1 for B / C, or C had not B's budget."""
+    return estimate_ratio(
+        top.task_tokens(), bottom.task_tokens(), trial.groups, confidence=confidence
+    )
+
+
 def estimate_delta(
     trial: Trial, top: Arm, bottom: Arm, *, confidence: float = CONFIDENCE
 ) -> MeanEstimate:

@@ -54,22 +54,24 @@ class Moments:
         return np.where(variance > noise, variance, 0.0)
 
     def p_above(self, ratio: float) -> Floats:
-        """One-sided p-value against top <= ratio * bottom, from t; NaN without variation.
+        """One-sided p-value against top <= ratio * bottom, from t.
 
-        Below (1 - confidence)/2 exactly where a bounded Fieller interval lies above `ratio`.
+        Below (1 - confidence)/2 exactly where a bounded Fieller interval lies above `ratio`. Where
+        the difference is the same on every task, 0 or 1; NaN where it is 0 on every task.
         """
-        return self._p(ratio, -1.0)
+        return t_probability(self.degrees, -self._t(ratio))
 
     def p_below(self, ratio: float) -> Floats:
-        """One-sided p-value against top >= ratio * bottom; NaN without variation."""
-        return self._p(ratio, 1.0)
+        """One-sided p-value against top >= ratio * bottom, likewise."""
+        return t_probability(self.degrees, self._t(ratio))
 
-    def _p(self, ratio: float, sign: float) -> Floats:
-        variance = self.variance_at(ratio)
+    def _t(self, ratio: float) -> Floats:
+        other = ratio * self.bottom
+        difference = self.top - other
+        is_noise = np.abs(difference) <= _ABSOLUTE_NOISE**0.5 * (self.top + other)
         with np.errstate(divide="ignore", invalid="ignore"):
-            t = (self.top - ratio * self.bottom) / np.sqrt(variance)
-        t = np.where(variance > 0.0, t, np.nan)
-        return t_probability(self.degrees, sign * t)
+            t = np.where(is_noise, 0.0, difference) / np.sqrt(self.variance_at(ratio))
+        return np.asarray(t, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

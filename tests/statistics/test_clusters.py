@@ -118,4 +118,5 @@ def test_rounding_leaves_no_variation(level: float) -> None:
     values = np.full(7, level) + np.array([0, 1, 0, -1, 0, 1, 0]) * np.spacing(level)
     moments = paired_moments(build_clusters([*"abcdefg"]), values, values * 0.7)
     assert moments.variance_at(1.0) == 0.0
-    assert np.isnan(moments.p_above(1.0))
+    assert np.isnan(moments.p_above(0.7**-1))
+    assert (moments.p_above(1.0), moments.p_below(1.0)) == (0.0, 1.0)

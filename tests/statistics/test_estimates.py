@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
@@ -117,6 +117,8 @@ def test_a_confidence_outside_its_domain_is_refused(confidence: float) -> None:
 
 
 @given(table=TABLE)
+@example(table=[(2, 3, "v"), (2, 6, "x"), (4, 7, "u"), (5, 6, "x")])
+@example(table=[(0, 3, "u"), (0, 3, "v"), (3, 6, "u"), (4, 7, "v")])  # B = A - 3/8 everywhere
 def test_an_interval_excludes_a_ratio_exactly_where_the_test_rejects_it(
     table: list[tuple[int, int, str]],
 ) -> None:
@@ -277,6 +279,21 @@ def test_unknown_tokens_and_costs_are_no_zeros(make_trial: Callable[..., Trial])
     assert (found.tokens, found.tokens_unknown) == (0, 2)
     assert (found.cost_usd, found.cost_unknown) == (None, 2)
     assert found.quality_per_1000_tokens.status is IntervalStatus.NO_DATA
+
+
+def test_tokens_of_two_arms_are_compared_over_tasks(make_arm: Callable[..., Arm]) -> None:
+    from cert.statistics import Strategy, Trial, estimate_token_ratio
+
+    b, c = make_arm("B", [[1.0], [0.5], [None]], 300), make_arm("C", [[1.0], [1.0], [1.0]], 240)
+    trial = Trial(
+        tasks=ids(3),
+        groups=ids(3),
+        single=make_arm("A", [[0.5]] * 3),
+        strategies=(Strategy(name="S", coordinated=b, matched=c),),
+    )
+    found = estimate_token_ratio(trial, b, c)
+    assert (found.estimate, found.tasks) == (pytest.approx(1.25), 2)
+    assert found.status is IntervalStatus.NO_VARIATION
 
 
 def test_results_are_plain_json(make_trial: Callable[..., Trial]) -> None:

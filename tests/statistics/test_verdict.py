@@ -247,6 +247,25 @@ def test_a_rule_refuses_values_outside_their_domain(fields: dict[str, Any]) -> N
         VerdictRule(**fields)
 
 
+def test_the_same_difference_on_every_task_is_what_the_interval_shows(
+    make_trial: Callable[..., Trial],
+) -> None:
+    a = [[0.25], [0.5], [0.75], [0.5]] * 3
+    less, more = ([[row[0] + by] for row in a] for by in (-0.125, 0.125))
+    as_c = judged(make_trial(a, less, less))
+    assert as_c.verdict is CoordinationVerdict.HARMFUL
+    assert as_c.doubts == (
+        Doubt.NO_VARIATION,
+        Doubt.NOT_BETTER,
+        Doubt.NOT_AS_GOOD_FOR_THE_BUDGET,
+        Doubt.WORSE,
+    )
+    harmed = judged(make_trial(a, less))
+    assert harmed.verdict is CoordinationVerdict.HARMFUL
+    assert (harmed.p_worse, harmed.gamma.status) == (0.0, "bounded")
+    assert judged(make_trial(a, more, a)).verdict is CoordinationVerdict.BENEFICIAL
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_verdict_says_what_its_intervals_show(
     make_trial: Callable[..., Trial], seed: int
