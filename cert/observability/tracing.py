@@ -218,7 +218,7 @@ class _Exporter:
         closing.start()
         closing.join(FLUSH_S)
         if closing.is_alive():
-            self._sender.shutdown()  # try no more
+            self._sender.shutdown()  # type: ignore[no-untyped-call]  # the library's; tries no more
             logger.warning("the last traces were not taken within %g s, and are lost", FLUSH_S)
 
 

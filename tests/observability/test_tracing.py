@@ -264,8 +264,11 @@ def analyze(tmp_path: Path, url: str, *more: str, **env: str) -> subprocess.Comp
 
 
 def test_an_analysis_end_to_end(collector: Received, tmp_path: Path) -> None:
-    ran = analyze(tmp_path, collector.url, TRACEPARENT=PARENT)
+    ran = analyze(tmp_path, collector.url, "-v", "--log-format", "json", TRACEPARENT=PARENT)
     assert ran.returncode in {0, 1, 3}, ran.stderr
+    logged = [json.loads(line) for line in ran.stderr.splitlines() if line.startswith("{")]
+    (finished,) = [one for one in logged if one["message"] == "analysis finished"]
+    assert finished["correlation_id"] == "req-77"
     record = json.loads(
         (tmp_path / "ledger/segments/000000000000.jsonl").read_text().splitlines()[3]
     )
