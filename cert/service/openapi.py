@@ -201,8 +201,9 @@ def _correlation() -> _Json:
     return {
         "name": "X-Correlation-ID",
         "in": "header",
-        "description": "ties the reply, its record and log lines together; drawn if not given",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "description": "ties the reply, its record and log lines together; drawn where none is "
+        "given, or one of more than 200 characters or with control characters",
+        "schema": {"type": "string"},
     }
 
 
