@@ -12,7 +12,7 @@ from cert.coordination.evaluator_parameters import Judged, Object
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from cert.coordination.judge_canaries import Canary
+    from cert.coordination.canaries import Canary
     from cert.coordination.prompts import Prompts
     from cert.coordination.tasks import Task
 

@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cert.coordination.canaries import Canary, load_canaries, parse_canaries
 from cert.coordination.evaluator_parameters import Criterion, Judged
 from cert.coordination.judge_canaries import (
-    Canary,
     CanaryFault,
     CanaryReading,
     find_faults,
-    load_canaries,
-    parse_canaries,
     read_canaries,
 )
 from cert.coordination.plan import JudgePanel

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from cert.coordination.canaries import load_canaries
 from cert.coordination.evaluator_parameters import Criterion, Judged, Object
-from cert.coordination.judge_canaries import load_canaries
 from cert.coordination.plan import AgentSpec, ArmPlan, Decide, JudgePanel, Kind, Plan
 from cert.coordination.prompts import Prompts, Template
 from cert.core.errors import ConfigurationError
