@@ -19,7 +19,7 @@ import asyncio
 import math
 import random
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cert.coordination.breaker import build_breaker
@@ -28,6 +28,7 @@ from cert.coordination.endpoint import resolve_endpoint
 from cert.coordination.faults import AttemptError, PassingError, ServiceDownError, ThrottledError
 from cert.coordination.limits import AdaptiveLimit
 from cert.coordination.metrics import Outcome
+from cert.coordination.progress import Progress
 from cert.coordination.protocol import Attempt, CallError, CallFailure, Role
 from cert.coordination.replies import ReplySchema, invalid, parse_message
 from cert.coordination.scrub import Scrubber
@@ -142,9 +143,7 @@ class AnthropicClient:
             CallError: There is no reply.
             RuntimeError: The client is closed.
         """
-        if self._is_closed:
-            raise RuntimeError("the client is closed")
-        progress = _Progress(began_s=self._clock(), left_s=call.timeout_s)
+        progress = Progress(began_s=self._clock(), left_s=call.timeout_s)
         outcome = Outcome.CANCELLED
         try:
             result = await self._attempts(call, progress)
@@ -161,7 +160,7 @@ class AnthropicClient:
             raise result
         return result
 
-    async def _attempts(self, call: Call, progress: _Progress) -> Reply | CallError:
+    async def _attempts(self, call: Call, progress: Progress) -> Reply | CallError:
         """Return the reply, or the error that ends the call."""
 
         def before_wait(event: RetryEvent) -> None:
@@ -196,7 +195,9 @@ class AnthropicClient:
             latency_s=self._clock() - progress.began_s,
         )
 
-    async def _attempt(self, call: Call, schema: ReplySchema | None, progress: _Progress) -> Reply:
+    async def _attempt(self, call: Call, schema: ReplySchema | None, progress: Progress) -> Reply:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
         lane = self._lane(call.model)
         async with lane.limit.slot() as slot:
             began_s = self._clock()
@@ -221,7 +222,7 @@ class AnthropicClient:
             return reply
 
     async def _paid(
-        self, call: Call, schema: ReplySchema | None, progress: _Progress
+        self, call: Call, schema: ReplySchema | None, progress: Progress
     ) -> tuple[Answer, Reply]:
         """Make one attempt within the budget and the deadline, and pay for it."""
         reservation = self._reserve(call)
@@ -303,7 +304,7 @@ class AnthropicClient:
         if self._metrics is not None:
             self._metrics.record_unknown(reservation.tokens, reservation.usd)
 
-    def _call_error(self, error: AttemptError, progress: _Progress) -> CallError:
+    def _call_error(self, error: AttemptError, progress: Progress) -> CallError:
         asked_s = error.retry_after
         is_later = asked_s is not None and asked_s > MAX_WAIT_S
         return CallError(
@@ -347,46 +348,6 @@ class _Lane:
 
     breaker: CircuitBreaker
     limit: AdaptiveLimit
-
-
-@dataclass(slots=True)
-class _Progress:
-    """One call on its way.
-
-    Attributes:
-        began_s: On the client's clock.
-        left_s: Of the deadline.
-        attempts: So far.
-        is_unknown_billed: Whether one of them may have been charged for.
-    """
-
-    began_s: float
-    left_s: float
-    attempts: list[Attempt] = field(default_factory=list)
-    is_unknown_billed: bool = False
-
-    def fail(self, error: AttemptError, *, latency_s: float) -> None:
-        """Note an attempt that failed."""
-        self.is_unknown_billed |= error.is_maybe_billed
-        self.attempts.append(
-            Attempt(error.status, error.error, latency_s, request_id=error.request_id)
-        )
-
-    def wait(self, delay_s: float, *, asked_s: float) -> None:
-        """Note a wait before the next attempt, and take what is ours of it from the deadline.
-
-        Raises:
-            AttemptError: The deadline would pass meanwhile.
-        """
-        self.left_s -= max(delay_s - asked_s, 0.0)
-        if self.left_s <= 0:
-            last = self.attempts[-1]
-            raise AttemptError(
-                f"no answer within the time of the call; the last attempt ended with {last.error}",
-                failure=CallFailure.TRANSIENT,
-                error="deadline",
-            )
-        self.attempts[-1] = replace(self.attempts[-1], waited_s=delay_s)
 
 
 def _check(call: Call) -> None:

@@ -17,7 +17,6 @@ from anthropic._constants import ANTHROPIC_API_VERSION
 
 from cert.coordination.faults import (
     AttemptError,
-    PassingError,
     ServiceDownError,
     build_status_error,
     short_header,
@@ -195,15 +194,11 @@ class Connection:
             return invalid("it is compressed, which was ruled out")
         said = self._scrub(str(error))[:200]
         message = f"no answer: {name}" + (f": {said}" if said else "")
-        if isinstance(error, httpx2.TransportError | OSError):
-            return ServiceDownError(
-                message,
-                failure=CallFailure.TRANSIENT,
-                error=name,
-                is_maybe_billed=not isinstance(error, _UNSENT),
-            )
-        return PassingError(
-            message, failure=CallFailure.TRANSIENT, error=name, is_maybe_billed=True
+        return ServiceDownError(
+            message,
+            failure=CallFailure.TRANSIENT,
+            error=name,
+            is_maybe_billed=not isinstance(error, _UNSENT),
         )
 
     def _answer(self, document: object, response: httpx2.Response) -> Answer:

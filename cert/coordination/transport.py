@@ -6,7 +6,7 @@ Needs the extra `coordination`; imported when a client is built.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx2
 
@@ -68,10 +68,10 @@ class BoundedTransport(httpx2.AsyncHTTPTransport):
         if encoding not in {"", "identity"}:
             await response.aclose()
             raise CompressedReplyError("the answer is compressed", request=request)
-        if not isinstance(response.stream, httpx2.AsyncByteStream):
-            raise TypeError("an async transport gave no async stream")
         response.stream = _BoundedStream(
-            response.stream, request, is_error=response.status_code >= _FIRST_ERROR
+            cast("httpx2.AsyncByteStream", response.stream),
+            request,
+            is_error=response.status_code >= _FIRST_ERROR,
         )
         return response
 

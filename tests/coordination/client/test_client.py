@@ -176,6 +176,7 @@ async def test_a_refusal_has_no_schema_to_follow() -> None:
     [
         {"schema": {"type": "no such type"}},
         {"schema": {"type": 7}},
+        {"schema": {"items": {}}},
         {"schema": {"type": "object", "properties": {"a": {"$ref": "http://127.0.0.1:1/x"}}}},
         {"messages": (Message(Role.USER, "\ud800"),)},
         {"system": "\udfff"},
@@ -453,6 +454,18 @@ async def test_a_closed_client_says_so() -> None:
         await agent.aclose()
         with pytest.raises(RuntimeError, match="closed"):
             await agent.call(call())
+    assert len(server.requests) == 1
+
+
+async def test_a_client_that_is_closed_ends_the_calls_on_their_way() -> None:
+    budget = Budget(max_tokens=10_000)
+    async with stub(stalls) as server, client(server, budget=budget) as agent:
+        running = asyncio.ensure_future(agent.call(call()))
+        await until(server, 1)
+        await agent.aclose()
+        with pytest.raises(RuntimeError, match="closed"):
+            await running
+    assert budget.reserved_tokens == 0
     assert len(server.requests) == 1
 
 

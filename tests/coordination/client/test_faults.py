@@ -132,6 +132,8 @@ CASES = {
         5,
     ),
     "504": Case(fails(504, "timeout_error"), TRANSIENT, "timeout_error", 5, is_unknown_billed=True),
+    "408": Case(fails(408, "x"), TRANSIENT, "x", 5, is_unknown_billed=True),
+    "409": Case(fails(409, "conflict_error"), TRANSIENT, "conflict_error", 5),
     "400": Case(fails(400, "invalid_request_error"), REJECTED, "invalid_request_error"),
     "401": Case(fails(401, "authentication_error"), FATAL, "authentication_error"),
     "402": Case(fails(402, "billing_error"), FATAL, "billing_error"),
@@ -402,6 +404,13 @@ CASES = {
         is_streamed=True,
         is_unknown_billed=True,
     ),
+    "stream of no UTF-8": Case(
+        says(streamed(events(START) + b"event: x\ndata: \xff\xfe\n\n")),
+        INVALID,
+        "invalid_reply",
+        is_streamed=True,
+        is_unknown_billed=True,
+    ),
     "stream of null": Case(
         says(streamed(b"event: message_start\ndata: null\n\n")),
         INVALID,
@@ -577,7 +586,7 @@ async def test_a_stream_gives_the_same_reply() -> None:
         STOP,
     )
     async with (
-        stub(says(streamed(body))) as server,
+        stub(says(streamed(b": comment\n\nevent: ping\ndata: pong\n\n" + body))) as server,
         client(server, config={"is_streamed": True}) as agent,
     ):
         reply = await agent.call(call())

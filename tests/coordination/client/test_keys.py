@@ -295,6 +295,8 @@ async def test_the_debug_logs_of_all_libraries_do_not_show_a_key(
 def test_what_holds_the_key_does_not_show_it() -> None:
     config = ClientConfig(api_key=PLAIN, base_url="http://h", proxy=f"http://ann:{PLAIN}@p:1")
     assert PLAIN not in repr(config)
+    assert resolved(base_url="http://h", proxy="http://[::1").secrets == ()
+    assert resolved(base_url="http://h", proxy="http://u:a%40b@p").secrets == ("a%40b", "a@b")
     endpoint = resolve_endpoint(config, default_base_url="x")
     assert PLAIN not in repr(endpoint)
     assert PLAIN not in repr(Scrubber(endpoint.secrets))

@@ -200,6 +200,42 @@ async def test_a_call_that_is_taken_back_within_a_pause_gives_its_slot_back() ->
     assert limit.in_flight == 0
 
 
+async def test_a_slot_granted_to_a_call_taken_back_in_the_same_turn_goes_to_the_next() -> None:
+    limit = AdaptiveLimit(1, 1)
+    held: list[str] = []
+
+    async def hold(name: str) -> None:
+        async with limit.slot():
+            held.append(name)
+
+    async with limit.slot():
+        second, third = asyncio.ensure_future(hold("second")), asyncio.ensure_future(hold("third"))
+        await asyncio.sleep(0)
+        assert limit.waiting == 2
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    await third
+    assert held == ["third"]
+    assert limit.in_flight == 0
+
+
+async def test_a_newcomer_behind_one_that_is_taken_back_gets_a_free_slot() -> None:
+    limit = AdaptiveLimit(1, 1)
+
+    async def hold() -> None:
+        async with limit.slot():
+            pass
+
+    async with limit.slot():
+        second = asyncio.ensure_future(hold())
+        await asyncio.sleep(0)
+        second.cancel()
+    # The slot is free, and the cancelled one stands in the queue until its task runs.
+    await asyncio.wait_for(hold(), timeout=5.0)
+    assert second.cancelled()
+
+
 @pytest.mark.parametrize(("initial", "maximum"), [(0, 1), (2, 1), (-1, 4)])
 def test_numbers_out_of_their_domain_are_refused(initial: int, maximum: int) -> None:
     with pytest.raises(ValueError, match="initial"):

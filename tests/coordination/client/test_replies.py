@@ -192,3 +192,64 @@ def test_a_schema_reaches_nothing_outside(reference: str) -> None:
     with pytest.raises(AttemptError, match="schema") as raised:
         ReplySchema({"$ref": reference})
     assert raised.value.failure is CallFailure.REJECTED
+
+
+def test_lone_surrogates_are_no_text() -> None:
+    for changes in ({"model": "\ud800"}, {"id": "\ud800"}):
+        with pytest.raises(AttemptError, match="surrogates"):
+            parse_message(message(**changes))
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        ["text"],
+        [{}],
+        [{"type": 7}],
+        [{"type": "message_start"}],
+        [START, BLOCK | {"index": "0"}],
+        [START, BLOCK | {"index": True}],
+        [START, BLOCK | {"content_block": None}],
+        [START, BLOCK | {"content_block": {"type": "text"}}],
+        [START, BLOCK, BLOCK],
+        [START, part("4")],
+        [START, BLOCK, part("4") | {"delta": "4"}],
+        [START, BLOCK, part("4") | {"delta": {"type": "text_delta", "text": 4}}],
+        [START, STOP, BLOCK],
+        [START, DELTA | {"delta": None}],
+        [STOP],
+    ],
+)
+def test_events_that_are_none_are_invalid(documents: list[object]) -> None:
+    assembler = MessageAssembler()
+    for document in documents[:-1]:
+        assembler.add(document)
+    with pytest.raises(AttemptError, match="the reply is no message"):
+        assembler.add(documents[-1])
+
+
+def test_the_thoughts_of_a_stream_are_no_text() -> None:
+    thought = BLOCK | {"content_block": {"type": "thinking", "thinking": "", "signature": ""}}
+    thinking = part("") | {"delta": {"type": "thinking_delta", "thinking": "hm"}}
+    said = BLOCK | {"index": 1}
+    assembler = MessageAssembler()
+    for event in (
+        START,
+        thought,
+        thinking,
+        END_BLOCK,
+        said,
+        part("42") | {"index": 1},
+        DELTA,
+        STOP,
+    ):
+        assembler.add(event)
+    assert parse_message(assembler.message()).text == "42"
+
+
+def test_a_stream_whose_usage_is_none_is_invalid() -> None:
+    assembler = MessageAssembler()
+    for event in (START | {"message": message(usage=None)}, BLOCK, part("x"), DELTA, STOP):
+        assembler.add(event)
+    with pytest.raises(AttemptError, match="what it cost"):
+        parse_message(assembler.message())
