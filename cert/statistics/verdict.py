@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
-from cert.statistics.effects import estimate_gamma, trial_moments
+from cert.statistics.effects import estimate_gamma, p_with_failure, trial_moments
 from cert.statistics.estimates import CONFIDENCE, IntervalStatus
 from cert.statistics.missing import ALPHA, MAX_SHARE, measure_missing
 
@@ -106,6 +106,9 @@ class StrategyVerdict:
         p_worse: One-sided p-value for gamma < 1, adjusted by Holm across everything that could be
             harm.
         p_worse_for_the_budget: The same for gamma_budget < 1 - margin; None where C was not run.
+        p_with_failure: One-sided p-value for gamma > 1, not adjusted, if B had failed on one more
+            task (`cert.statistics.effects.p_with_failure`). A benefit that this takes away is
+            fragile; the verdict doesn't depend on it.
     """
 
     strategy: str
@@ -117,6 +120,7 @@ class StrategyVerdict:
     p_beneficial: float
     p_worse: float
     p_worse_for_the_budget: float | None
+    p_with_failure: float | None
 
 
 def judge(trial: Trial, rule: VerdictRule) -> tuple[StrategyVerdict, ...]:
@@ -182,6 +186,7 @@ def judge(trial: Trial, rule: VerdictRule) -> tuple[StrategyVerdict, ...]:
                 p_beneficial=evidence.p_beneficial,
                 p_worse=evidence.p_worse,
                 p_worse_for_the_budget=evidence.p_worse_for_the_budget,
+                p_with_failure=p_with_failure(trial, strategy.coordinated, trial.single),
             )
         )
     return tuple(verdicts)

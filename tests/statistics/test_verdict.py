@@ -211,6 +211,27 @@ def test_p_is_scipys(make_trial: Callable[..., Trial]) -> None:
     assert found.p_beneficial == pytest.approx(max(better, as_good), rel=1e-9)
 
 
+def test_one_more_failure_takes_a_small_benefit_away(make_trial: Callable[..., Trial]) -> None:
+    a, b, c = around(0.5, 12, 1, 0.2), around(0.6, 12, 2, 0.2), around(0.5, 12, 3, 0.2)
+    found = judged(make_trial(a, b, c))
+    assert found.verdict is CoordinationVerdict.BENEFICIAL
+    x, y = (np.array(arm, dtype=np.float64)[:, 0] for arm in (a, b))
+    expected = stats.ttest_rel([*y, 0.0], [*x, x.mean()], alternative="greater").pvalue
+    assert found.p_with_failure == pytest.approx(expected, rel=1e-9)
+    assert expected > 0.025
+    sturdy = judged(make_trial(around(0.4, 30, 1), around(0.8, 30, 2), around(0.5, 30, 3)))
+    assert sturdy.p_with_failure is not None
+    assert sturdy.p_with_failure < 0.001
+
+
+def test_one_more_failure_at_the_edges(make_trial: Callable[..., Trial]) -> None:
+    assert judged(make_trial([[0.5]], [[0.9]])).p_with_failure is None
+    assert judged(make_trial([[0.0]] * 3, [[0.0]] * 3)).p_with_failure == 1.0
+    assert judged(make_trial([[0.5]] * 3, [[0.5]] * 3)).p_with_failure == pytest.approx(
+        0.804, abs=1e-3
+    )
+
+
 def test_a_trial_without_strategies_has_no_verdicts(make_trial: Callable[..., Trial]) -> None:
     assert judge(make_trial([[0.5]]), RULE) == ()
 
