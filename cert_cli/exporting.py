@@ -22,7 +22,6 @@ from cert.service.exporter.state import StateFile
 from cert.service.ops import OpsListener, Probes
 from cert.service.state import ServiceState
 from cert_cli.errors import report
-from cert_cli.exit_codes import ExitCode
 from cert_cli.pinned_key import load_public_key
 from cert_cli.stdout import print_text
 
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from cert.core.config import CERTConfig
     from cert.ledger.keys import PublicKey
+    from cert_cli.exit_codes import ExitCode
     from cert_cli.interrupts import Interrupts
 
 logger = logging.getLogger(__name__)
@@ -148,16 +148,19 @@ def _follow(
     exporter: LedgerExporter, state: ServiceState, interrupts: Interrupts, interval_s: float
 ) -> None:
     pause = threading.Event()
-    while not interrupts.seen():
+
+    def stopped() -> bool:
         state.beat()
-        exporter.look(stopped=interrupts.seen)
+        return interrupts.seen()
+
+    while not stopped():
+        exporter.look(stopped=stopped)
         exporter.save()
         if exporter.is_behind:
             continue
         state.loaded()
         left_s = interval_s
-        while left_s > 0 and not interrupts.seen():
-            state.beat()
+        while left_s > 0 and not stopped():
             pause.wait(min(left_s, _WAKE_S))
             left_s -= _WAKE_S
     state.drain()

@@ -210,7 +210,9 @@ def test_a_full_disk_at_the_end_of_stdout_is_no_bug(processes: Processes) -> Non
         assert process.wait(60) == 4
 
 
-def test_the_canary_runs_again_and_again_and_is_counted(processes: Processes, tiny: Path) -> None:
+def test_the_canary_runs_again_and_again_and_is_counted(
+    processes: Processes, cert: Program, tiny: Path
+) -> None:
     Path("prompts.txt").write_text("one\ntwo\n")
     Path("cert.yaml").write_text(f"model: {tiny}\nmax_new_tokens: 2\n")
     canary = ("--canary", "prompts.txt", "--canary-interval", "1", "--canary-ledger", "watched")
@@ -226,4 +228,4 @@ def test_the_canary_runs_again_and_again_and_is_counted(processes: Processes, ti
     assert value(text, 'cert_ledger_records_by_kind{kind="analysis",ledger="watched"}') >= 4
     process.terminate()
     assert process.wait(60) == 143
-    assert processes.run("verify", "watched", "--deep").code == 0
+    assert cert("verify", "watched", "--deep").code == 0

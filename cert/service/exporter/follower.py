@@ -149,12 +149,14 @@ class Follower:
         return self._judge()
 
     def _judge(self) -> Condition:
-        state = self.state
-        if self._pinned is not None and (
-            self._lineage is not None and self._pinned not in self._lineage.keys
-        ):
-            self._blame("it is not signed by the key that is pinned")
-        if state.fault:
+        state, lineage = self.state, self._lineage
+        # Not kept as a fault: another key may be pinned the next time.
+        is_foreign = lineage is not None and self._pinned not in {None, *lineage.keys}
+        if is_foreign and self.condition is not Condition.BROKEN:
+            logger.error(
+                "a ledger is not of the key that is pinned", extra={"ledger": str(self.root)}
+            )
+        if state.fault or is_foreign:
             return Condition.BROKEN
         return Condition.UNSEALED if self.unsealed or not state.sealed else Condition.CONSISTENT
 

@@ -300,6 +300,18 @@ def test_the_pinned_key_must_be_of_its_lineage(disk: Disk) -> None:
         assert follow(disk, pinned=Signer(private(name)).public).condition is condition
 
 
+def test_a_wrong_key_is_not_held_against_the_ledger(
+    disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.seal()
+    follower = follow(disk, pinned=Signer(private("stranger")).public)
+    follower.look()
+    assert caplog.messages.count("a ledger is not of the key that is pinned") == 1
+    right = Follower(disk.folder, follower.state, pinned=Signer(private("first")).public)
+    right.look()
+    assert right.condition is Condition.CONSISTENT
+
+
 def test_a_rotation_by_a_stranger_breaks_it(disk: Disk) -> None:
     disk.made.turns = [(0, private("stranger"))]
     disk.rotate("second")
@@ -358,6 +370,7 @@ NASTY = [
     {"kind": "error"},
     run("begin", "x" * 10_000),
     run("nowhere", "x"),
+    run("begin", "r\u0000\u202e"),
     run("end", "z", code=10**9),
     {**run("end", "z"), "time": "9999-99-99"},
     {**run("end", "z"), "time": "0001-01-01T00:00:00+23:59"},
@@ -375,9 +388,13 @@ def test_hostile_records_break_no_scrape_and_make_no_series(disk: Disk) -> None:
     disk.grow(range(20))
     disk.add(run("begin", "z"), run("end", "z"))
     disk.made.lines += [b"\xff\xfe" * 10, b"[" * 100_000, b"", b"{}", b'{"kind":"\\ud800"}']
+    disk.made.lines.append(b'{"kind":"run","run":{"phase":"begin"},"run_id":"\\ud800"}')
     disk.add(*NASTY)
-    exporter = LedgerExporter({"a": disk.folder})
+    state_file = StateFile(disk.folder.parent / "state.json")
+    exporter = LedgerExporter({"a": disk.folder}, state_file=state_file)
     exporter.look()
+    exporter.save()
+    assert state_file.load()["a"] == exporter.followers["a"].state
     registry = CollectorRegistry()
     registry.register(exporter)
     plain = generate_latest(registry).decode()
