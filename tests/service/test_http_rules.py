@@ -29,6 +29,7 @@ from tests.service.serving import (
 )
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -385,6 +386,25 @@ def test_those_who_ask_for_health_do_not_use_up_the_threads(
         assert analyze(running.port, "in between").status == 200
         let.set()
         assert {one.result().status for one in asking} == {200}
+
+
+def test_answers_do_not_wait_for_acknowledgements(
+    strict: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cert.service import protocol
+
+    found: list[int] = []
+    made = protocol._Protocol.connection_made
+
+    def look(self: protocol._Protocol, transport: asyncio.Transport) -> None:
+        made(self, transport)
+        one = transport.get_extra_info("socket")
+        found.append(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(protocol._Protocol, "connection_made", look)
+    assert ask(strict.port, "GET", "/livez").status == 200
+    assert found
+    assert all(found)
 
 
 def test_one_connection_serves_many_requests(strict: Running) -> None:
