@@ -48,6 +48,7 @@ _STATUS_BY_ERROR: Final = {
     "GenerationTimeout": Status.TIMEOUT,
     "GenerationCancelled": Status.CANCELLED,
 }
+_LOOKED_INTO: Final = ("analysis", "error", "refused", "run")
 _SCORED: Final = "scored"
 _POLICY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _EXEMPLAR: Final = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")
@@ -103,7 +104,12 @@ class _Record(msgspec.Struct):
     run: _Run | None = None
 
 
+class _Kind(msgspec.Struct):
+    kind: str
+
+
 _decode = msgspec.json.Decoder(_Record).decode
+_decode_kind = msgspec.json.Decoder(_Kind).decode
 
 
 _PERPLEXITIES: Final[tuple[float, ...]] = tuple(map(float, PERPLEXITY_BUCKETS))
@@ -210,12 +216,12 @@ class Counter:
         try:
             record = _decode(line)
         except (ValueError, RecursionError):
-            _add(self.totals.kinds, OTHER)
+            _add(self.totals.kinds, _kind_alone(line))
             return
         kind = record.kind
-        if not self._take(record):
+        if kind not in KINDS or not self._take(record):
             kind = OTHER
-        _add(self.totals.kinds, kind if kind in KINDS else OTHER)
+        _add(self.totals.kinds, kind)
 
     def _take(self, record: _Record) -> bool:
         """Count what is particular to a kind; False where it is not what that kind has."""
@@ -294,6 +300,19 @@ class Counter:
         if code == 0:
             command.last_success_s = command.last_s
         return True
+
+
+def _kind_alone(line: bytes) -> str:
+    """The kind of a line whose members are not of the form of those that are counted.
+
+    Of the kinds that are looked into, that makes it none of them; others may have members of
+    these names that mean something else.
+    """
+    try:
+        kind = _decode_kind(line).kind
+    except (ValueError, RecursionError):
+        return OTHER
+    return kind if kind in KINDS and kind not in _LOOKED_INTO else OTHER
 
 
 def _perplexity(value: float | str | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,11 +18,13 @@ from cert.core.errors import ConfigurationError
 from cert.core.health import HealthStatus
 from cert.ledger.keys import Signer
 from cert.ledger.reader import FolderReader
+from cert.ledger.writer import Limits
 from cert.service.exporter import follower as module
 from cert.service.exporter.exporter import LedgerExporter
 from cert.service.exporter.follower import Condition, Follower
 from cert.service.exporter.state import LedgerState, StateFile
 from cert.service.exporter.totals import MAX_OPEN_RUNS, MAX_POLICIES, Counter, Totals
+from tests.ledger import opened
 from tests.ledger.ledgers import begin, make, private
 from tests.service.exporter.disk import Disk, analysis, any_record, run
 
@@ -154,6 +157,37 @@ def test_nothing_is_written_to_the_ledger(disk: Disk) -> None:
     before = listing()
     follow(disk)
     assert listing() == before
+
+
+def test_a_writer_at_work_is_followed_without_a_false_alarm(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    limits = Limits(segment_bytes=3000, seal_records=7, seal_s=1e9)
+    seen: set[Condition] = set()
+    follower = Follower(folder, LedgerState())
+    done = threading.Event()
+
+    def write() -> None:
+        try:
+            for part in range(8):
+                with opened.begin(folder, limits) as ledger:
+                    for number in range(25):
+                        bodies = [opened.body(part * 100 + number, text="x" * number)]
+                        ledger.append(bodies, is_durable=False)
+        finally:
+            done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while not done.is_set():
+        follower.look()
+        seen.add(follower.condition)
+    writer.join()
+    follower.look()
+    assert seen <= {Condition.MISSING, Condition.UNSEALED, Condition.CONSISTENT}
+    assert follower.condition is Condition.CONSISTENT, follower.state.fault
+    assert follower.state.totals.kinds == {"genesis": 1, "note": 200}
+    assert len(list((folder / "segments").iterdir())) > 5
+    assert (follower.state.errors, follower.state.restarts) == (0, 0)
 
 
 def test_only_what_is_new_is_read(disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,6 +412,8 @@ NASTY = [
     {"kind": "run", "run": [], "run_id": "x"},
     {"kind": "run", "run": {"phase": "begin"}},
     {"kind": "x" * 100_000},
+    {"kind": "note", "run": 5, "timing": []},
+    {"kind": "refused", "error": 5},
     {"kind": "analysis", "deep": json.loads("[" * 50 + "]" * 50)},
 ]
 
@@ -411,6 +447,7 @@ def test_hostile_records_break_no_scrape_and_make_no_series(disk: Disk) -> None:
     assert values <= allowed | expected | edges | enumerations
     found = exposition(exporter)
     assert found["cert_ledger_records", ("a",)] == len(disk.made.lines)
+    assert found["cert_ledger_records_by_kind", ("a", "note")] == 1
     sum_s = found["cert_request_duration_seconds_sum", ("a", "analyze", "hamiltonian")]
     assert 0 < sum_s < 1e6
 
