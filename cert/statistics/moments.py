@@ -116,7 +116,7 @@ def fieller_set(moments: Moments, confidence: float) -> FiellerSet:
     interval ends at 0.
 
     Source: Fieller, Some Problems in Interval Estimation, JRSS B 16, 1954; for sums over groups,
-    Cochran, Sampling Techniques, 1977, section 6.
+    Cochran, Sampling Techniques, 1977, chapter 6.
 
     Args:
         moments: Of values >= 0.

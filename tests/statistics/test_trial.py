@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,3 +128,19 @@ def test_arms_come_in_a_fixed_order_and_without_those_not_run() -> None:
     assert [arm.name for arm in trial.arms()] == ["A", "B", "D", "E"]
     full = Strategy(name="S", coordinated=arms["B"], matched=arms["C"])
     assert [arm.name for arm in full.arms()] == ["B", "C"]
+
+
+def test_importing_the_package_loads_neither_numpy_nor_scipy() -> None:
+    program = (
+        "import sys, cert.statistics; assert not {'numpy', 'scipy'} & set(sys.modules);"
+        "cert.statistics.judge; assert 'scipy.special' in sys.modules;"
+        "assert 'scipy.stats' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_every_name_that_the_package_hands_on_is_there() -> None:
+    import cert.statistics
+
+    for name in cert.statistics.__all__:
+        assert getattr(cert.statistics, name).__name__ == name
