@@ -5,8 +5,8 @@ A call goes through these gates, in this order:
     slot       `AdaptiveLimit` of its model: waits for a turn, and for the end of a pause
     breaker    of (base URL, model): refuses while the service is down
     budget     sets the most aside that the attempt can cost, or ends the call
-    deadline   `Call.timeout_s`, for the attempts and for backing off between them. Waiting for a
-               slot does not count, nor do waits that the server asks for, of `MAX_WAIT_S` at most
+    deadline   `Call.timeout_s`, for the attempts and our waits between them. Waiting for a slot
+               does not count, nor do waits that the server asks for, of `MAX_WAIT_S` at most
     SDK        one attempt, no retries of its own
     checks     what came back is a message, and follows the schema
 
@@ -25,7 +25,14 @@ from typing import TYPE_CHECKING
 from cert.coordination.breaker import build_breaker
 from cert.coordination.budget import Budget, BudgetExceededError
 from cert.coordination.endpoint import resolve_endpoint
-from cert.coordination.faults import AttemptError, PassingError, ServiceDownError, ThrottledError
+from cert.coordination.faults import (
+    AttemptError,
+    PassingError,
+    ServiceDownError,
+    ThrottledError,
+    UnsentError,
+    unsendable,
+)
 from cert.coordination.limits import AdaptiveLimit
 from cert.coordination.metrics import Outcome
 from cert.coordination.progress import Progress
@@ -164,8 +171,9 @@ class AnthropicClient:
         """Return the reply, or the error that ends the call."""
 
         def before_wait(event: RetryEvent) -> None:
-            asked_s = getattr(event.error, "retry_after", None) or 0.0
-            progress.wait(event.delay_s or 0.0, asked_s=asked_s)
+            error = event.error
+            asked_s = error.retry_after if isinstance(error, PassingError) else None
+            progress.wait(event.delay_s or 0.0, asked_s=asked_s or 0.0)
 
         attempt = retry(
             MAX_ATTEMPTS - 1,
@@ -208,7 +216,7 @@ class AnthropicClient:
                     slot.throttled()
                     if error.retry_after is not None and error.retry_after <= MAX_WAIT_S:
                         lane.limit.pause(error.retry_after)
-                if error.failure is not CallFailure.BUDGET:
+                if not isinstance(error, UnsentError):
                     progress.fail(error, latency_s=self._clock() - began_s)
                 raise
             except CircuitOpenError as error:
@@ -292,7 +300,7 @@ class AnthropicClient:
             message, failure, hint = error.message, CallFailure.BUDGET, error.hint
         except ConfigurationError as error:
             message, failure, hint = error.message, CallFailure.FATAL, error.hint
-        raise AttemptError(message, failure=failure, error=failure.value, hint=hint)
+        raise UnsentError(message, failure=failure, error=failure.value, hint=hint)
 
     def _settle(self, reservation: Reservation, usage: Usage) -> None:
         cost_usd = reservation.settle(usage)
@@ -359,6 +367,4 @@ def _check(call: Call) -> None:
         reason = "its last message is not the user's"
     else:
         return
-    raise AttemptError(
-        f"the call cannot be sent: {reason}", failure=CallFailure.REJECTED, error="invalid_call"
-    )
+    raise unsendable(reason)

@@ -20,6 +20,7 @@ from cert.coordination.faults import (
     ServiceDownError,
     build_status_error,
     short_header,
+    unsendable,
 )
 from cert.coordination.protocol import CallFailure
 from cert.coordination.replies import invalid
@@ -234,7 +235,7 @@ def _request(call: Call) -> dict[str, Any]:
         for text in (call.system or "", *(one.text for one in call.messages)):
             text.encode()
     except UnicodeEncodeError:
-        raise _unsendable("its text holds lone surrogates") from None
+        raise unsendable("its text holds lone surrogates") from None
     asked: dict[str, Any] = {
         "model": call.model,
         "max_tokens": call.max_tokens,
@@ -248,12 +249,6 @@ def _request(call: Call) -> dict[str, Any]:
         try:
             schema = anthropic.transform_schema(dict(call.schema))
         except (ValueError, TypeError, AttributeError, AssertionError, anthropic.AnthropicError):
-            raise _unsendable("the API's part of JSON Schema has no place for its schema") from None
+            raise unsendable("the API's part of JSON Schema has no place for its schema") from None
         asked["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     return asked
-
-
-def _unsendable(reason: str) -> AttemptError:
-    return AttemptError(
-        f"the call cannot be sent: {reason}", failure=CallFailure.REJECTED, error="invalid_call"
-    )

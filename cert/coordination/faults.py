@@ -1,6 +1,7 @@
 """What a failed attempt means: for the call, the breaker, the limit and the budget.
 
     AttemptError            the call ends here, with `failure`
+    ├── UnsentError             nothing was sent: what was asked cannot be, or costs too much
     └── PassingError        worth another attempt; the call ends with `failure` when there is none
         ├── ServiceDownError    5xx, 529, no connection: counts for the circuit breaker
         └── ThrottledError      429: lowers the concurrency
@@ -112,6 +113,10 @@ class AttemptError(CertError):
         self.usage = usage
 
 
+class UnsentError(AttemptError):
+    """Nothing was sent."""
+
+
 class PassingError(AttemptError):
     """An attempt that failed for a reason that may pass."""
 
@@ -181,6 +186,13 @@ def _meaning(status: int) -> tuple[type[AttemptError], CallFailure]:
     if status < _REDIRECTS.start:
         return AttemptError, CallFailure.INVALID
     return AttemptError, CallFailure.REJECTED
+
+
+def unsendable(reason: str) -> UnsentError:
+    """Build the error of a call that cannot be sent."""
+    return UnsentError(
+        f"the call cannot be sent: {reason}", failure=CallFailure.REJECTED, error="invalid_call"
+    )
 
 
 def parse_retry_after_s(headers: Mapping[str, str], *, now_s: float) -> float | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import jsonschema_rs
 import orjson
 
-from cert.coordination.faults import AttemptError
+from cert.coordination.faults import AttemptError, unsendable
 from cert.coordination.protocol import CallFailure, Reply, StopReason, Usage
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class ReplySchema:
         schema: Draft 2020-12; references within it only.
 
     Raises:
-        AttemptError: It is no such schema; `REJECTED`.
+        UnsentError: It is no such schema; `REJECTED`.
     """
 
     def __init__(self, schema: Mapping[str, object]) -> None:
@@ -98,10 +98,10 @@ class ReplySchema:
                 dict(schema), retriever=_refuse, mask="this"
             )
         except (ValueError, TypeError, OSError) as error:
-            reason = f"the schema of the call is no JSON schema: {error}"[:500]
+            reason = f"its schema is no JSON schema: {error}"[:500]
         else:
             return
-        raise AttemptError(reason, failure=CallFailure.REJECTED, error="invalid_schema")
+        raise unsendable(reason)
 
     def check(self, reply: Reply) -> None:
         """Hold a reply against the schema; a refusal has none to follow.

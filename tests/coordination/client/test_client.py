@@ -194,6 +194,7 @@ async def test_what_cannot_be_sent_is_rejected_before_it_costs(changes: dict[str
         with pytest.raises(CallError) as raised:
             await agent.call(call(**changes))
     assert raised.value.failure is CallFailure.REJECTED
+    assert raised.value.attempts == ()
     assert server.requests == []
     assert budget.spent.tokens == budget.reserved_tokens == 0
 
@@ -304,10 +305,14 @@ async def test_the_breaker_opens_after_five_failures_and_one_probe_closes_it() -
         with pytest.raises(CallError):
             await agent.call(call())
         assert len(server.requests) == 5
-        reply = await agent.call(call())
+        # It can wait out the 30 s, but not within its time, so it does not try.
+        with pytest.raises(CallError, match="CircuitOpenError") as raised:
+            await agent.call(call(timeout_s=29.0))
+        assert raised.value.failure is CallFailure.TRANSIENT
+        assert len(server.requests) == 5
+        reply = await agent.call(call(timeout_s=31.0))
         assert len(server.requests) == 6
         await agent.call(call())
-    # The second call waited out the 30 s, less what had passed, without asking.
     assert [one.error for one in reply.attempts] == ["CircuitOpenError", None]
     assert reply.attempts[0].waited_s == 30.0
 
