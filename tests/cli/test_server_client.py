@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import pytest
 
 from cert.core.errors import NumericalError
 from tests.cli.fake_server import FakeServer
-from tests.cli.helpers import records_of
+from tests.cli.helpers import Processes, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -323,3 +325,21 @@ def test_proxies_of_the_environment_are_not_used(
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert cert("analyze", "x", "--server", server.url).code == 0
+
+
+def test_a_call_loads_no_model_stack(server: FakeServer) -> None:
+    program = f"""
+import sys
+from cert_cli.app import app
+app(["analyze", "x", "--server", "{server.url}"], standalone_mode=False)
+heavy = {{"torch", "transformers", "tokenizers", "numpy", "prometheus_client", "starlette"}}
+print(sorted(heavy & set(sys.modules)))
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        env=Processes.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"
