@@ -1,8 +1,8 @@
 """A small HTTP server in a thread of its own, for what operators ask: metrics and health.
 
 One loop holds all connections, so a client that sends nothing costs a socket and no thread. Above
-`MAX_CONNECTIONS` the oldest one is dropped, which is a half-open one before it is a request: those
-have `receive_timeout_s` to arrive. An answer ends its connection. Bodies of requests are not read.
+`MAX_CONNECTIONS` the oldest one without a request is dropped; requests have `receive_timeout_s` to
+arrive. An answer ends its connection. Bodies of requests are not read.
 """
 
 from __future__ import annotations
@@ -101,6 +101,8 @@ class HttpServer:
         self._handle = handle
         self._receive_timeout_s = receive_timeout_s
         self._open: dict[asyncio.StreamWriter, asyncio.Task[None]] = {}
+        self._asked: set[asyncio.StreamWriter] = set()
+        """Those whose request is there: they are owed an answer."""
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
@@ -133,7 +135,8 @@ class HttpServer:
 
     def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= MAX_CONNECTIONS:
-            oldest = next(iter(self._open))
+            silent = (one for one in self._open if one not in self._asked)
+            oldest = next(silent, next(iter(self._open)))
             del self._open[oldest]
             oldest.transport.abort()
         self._open[writer] = self._loop.create_task(self._hold(reader, writer))
@@ -145,6 +148,7 @@ class HttpServer:
                 await self._converse(reader, writer)
         finally:
             self._open.pop(writer, None)
+            self._asked.discard(writer)
             writer.transport.abort()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,11 +164,13 @@ class HttpServer:
             if request is None:
                 return
             is_head = request.method == "HEAD"
+            self._asked.add(writer)
             answer = await self._answer(request)
         async with asyncio.timeout(SEND_TIMEOUT_S):
             _send(connection, writer, answer, is_head=is_head)
             await writer.drain()
         writer.write_eof()
+        self._asked.discard(writer)
         async with asyncio.timeout(LINGER_S):
             while await reader.read(_CHUNK_BYTES):
                 pass

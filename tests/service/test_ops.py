@@ -298,6 +298,24 @@ def test_500_half_open_sockets_hold_up_nothing(listener: OpsListener) -> None:
     assert len(threads) < 10
 
 
+def test_a_flood_of_half_open_sockets_takes_no_answer_from_who_waits_for_it(
+    listener: OpsListener, host: Host
+) -> None:
+    host.goes_on.clear()
+    got: list[Got] = []
+    asking = threading.Thread(target=lambda: got.append(ask(listener, "/healthz")))
+    asking.start()
+    assert host.entered.wait(30)
+    with ExitStack() as stack:
+        for _ in range(300):
+            address = ("127.0.0.1", listener.port)
+            stack.enter_context(socket.create_connection(address, timeout=30))
+        assert ask(listener, "/livez").status == 200
+        host.goes_on.set()
+        asking.join(30)
+    assert [one.status for one in got] == [200]
+
+
 def test_many_at_once_are_all_answered(listener: OpsListener) -> None:
     statuses: list[int] = []
 
