@@ -388,6 +388,23 @@ def test_those_who_ask_for_health_do_not_use_up_the_threads(
         assert {one.result().status for one in asking} == {200}
 
 
+def test_a_client_that_takes_nothing_loses_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cert.service import protocol
+
+    monkeypatch.setattr(protocol, "STALL_S", 0.5)
+    config = configure(tmp_path, ledger="none", max_new_tokens=200)
+    with serving(config) as running, socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(("127.0.0.1", running.port))
+        lines = b"".join(b'{"prompt": "never read %d"}\n' % n for n in range(2000))
+        greedy.sendall(BATCH + b"Content-Length: %d\r\n\r\n" % len(lines) + lines)
+        wait_until(lambda: running.value("cert_requests_in_flight") == 1.0)
+        wait_until(lambda: running.value("cert_requests_in_flight") == 0.0, seconds=50)
+        assert running.value("cert_requests_total", service="hamiltonian", status="success") < 2000
+
+
 def test_answers_do_not_wait_for_acknowledgements(
     strict: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,6 +178,25 @@ def test_a_ledger_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None
     assert "ledger" in err
 
 
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+def test_without_its_extra_it_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\n"
+        "from cert_cli.app import app\napp(['serve', '--no-ledger'], prog_name='cert')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 6
+    assert f"needs {missing}" in done.stderr
+    assert "[serve]'" in done.stderr
+
+
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     program = Program.start(tmp_path / "twice", "--no-ledger", "--drain-timeout", "60")
     try:
