@@ -28,9 +28,9 @@ from cert_cli.commands import (
 _ORDER = (
     "analyze",
     "batch",
-    "serve",
-    "serve-metrics",
     "health",
+    "serve-metrics",
+    "serve",
     "verify",
     "ledger",
     "keys",

@@ -9,6 +9,7 @@ file of it, and adapters, kernels or code that a folder could name are out of it
 from __future__ import annotations
 
 import platform
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ UNLIMITED_CONTEXT_TOKENS = 2**31 - 1
 """Recorded for architectures whose configuration states no limit."""
 
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_one_at_a_time = threading.Lock()
+"""transformers keeps what it loads in globals: of two at once both may fail, and any later one."""
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes")
 
 
@@ -98,10 +101,11 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         hashing = pool.submit(hash_files, folder.path, names)
         if expect_digest is not None:
             _check_digest(manifest_digest(hashing.result()), expect_digest, folder)
-        config = build_config(folder)
-        model_class = find_model_class(folder, config)
-        tensors = _read_tensors(folder)
-        model = build_model(model_class, config, tensors, compute, str(folder.path))
+        with _one_at_a_time:
+            config = build_config(folder)
+            model_class = find_model_class(folder, config)
+            tensors = _read_tensors(folder)
+            model = build_model(model_class, config, tensors, compute, str(folder.path))
         files = hashing.result()
     if _fingerprints(folder) != before:
         message = f"{folder.path} changed while it was loaded"

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -98,6 +99,17 @@ def test_weights_without_the_bodys_prefix_are_found_as_in_the_gpt2_of_the_hub(
 
     edit_tensors(folder, as_on_the_hub)
     assert torch.equal(logits(load(folder).model), expected)
+
+
+def test_models_that_are_loaded_at_once_are_whole(llama: Path, tmp_path: Path) -> None:
+    gpt2 = tmp_path / "gpt2"
+    build_tiny_model(gpt2, family="gpt2")
+    alone = {folder: logits(load(folder).model) for folder in (llama, gpt2)}
+    for _ in range(3):
+        with ThreadPoolExecutor(4) as pool:
+            folders = [llama, gpt2, llama, gpt2]
+            for folder, loaded in zip(folders, pool.map(load, folders), strict=True):
+                assert torch.equal(logits(loaded.model), alone[folder])
 
 
 def test_the_identity_says_what_was_loaded(llama: Path) -> None:

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 COMMANDS = [
     "analyze",
     "batch",
-    "serve",
-    "serve-metrics",
     "health",
+    "serve-metrics",
+    "serve",
     "verify",
     "ledger",
     "keys",
