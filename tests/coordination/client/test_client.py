@@ -12,6 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from cert.coordination.budget import Budget
+from cert.coordination.client import AnthropicClient
+from cert.coordination.endpoint import ClientConfig
 from cert.coordination.metrics import CoordinationMetrics
 from cert.coordination.prices import parse_prices
 from cert.coordination.protocol import CallError, CallFailure, Message, Reply, Role, Usage
@@ -359,6 +361,30 @@ async def test_429_never_opens_the_breaker_and_halves_the_concurrency() -> None:
     assert limit == 2  # 8, halved down to 1, and one success more
 
 
+async def test_a_wait_that_the_server_asks_for_holds_the_other_calls_too() -> None:
+    clock, over = Clock(), asyncio.Event()
+    slept_s = []
+
+    async def sleep(wait_s: float) -> None:
+        slept_s.append(wait_s)
+        await over.wait()
+
+    throttled = fails(429, "rate_limit_error", headers={"retry-after": "60"})
+    async with stub(throttled, replies()) as server:
+        config = ClientConfig(base_url=server.url, initial_concurrency=1)
+        agent = AnthropicClient(config, clock=clock, sleep=sleep)
+        calls = [asyncio.ensure_future(agent.call(call())) for _ in range(2)]
+        while len(slept_s) < 2:  # noqa: ASYNC110 - nothing tells when a call waits
+            await asyncio.sleep(0.005)
+        assert slept_s == [60.0, 60.0]
+        assert len(server.requests) == 1
+        clock.now_s += 60.0
+        over.set()
+        await asyncio.gather(*calls)
+        await agent.aclose()
+    assert len(server.requests) == 3
+
+
 async def test_no_more_calls_are_in_flight_than_the_limit_allows() -> None:
     most = now = 0
 
@@ -437,9 +463,6 @@ async def test_a_call_that_is_taken_back_while_it_backs_off_leaves_nothing_behin
         await asyncio.sleep(60)
 
     async with stub(fails(500, "api_error")) as server:
-        from cert.coordination.client import AnthropicClient
-        from cert.coordination.endpoint import ClientConfig
-
         budget = Budget(max_tokens=10_000)
         agent = AnthropicClient(ClientConfig(base_url=server.url), budget=budget, sleep=sleep)
         running = asyncio.ensure_future(agent.call(call()))

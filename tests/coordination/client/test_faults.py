@@ -141,6 +141,7 @@ CASES = {
     "404 unknown model": Case(fails(404, "not_found_error", "model: x"), FATAL, "not_found_error"),
     "413": Case(fails(413, "request_too_large"), REJECTED, "request_too_large"),
     "418": Case(says(raw(b"", status=418)), REJECTED, "http_418"),
+    "999": Case(says(raw(b"", status=999)), REJECTED, "http_999"),
     "501": Case(says(raw(b"", status=501)), REJECTED, "http_501"),
     "error of the wrong shape": Case(
         says(raw(b'{"error": ["not", "an", "object"]}', status=400)), REJECTED, "http_400"
@@ -211,6 +212,13 @@ CASES = {
         TRANSIENT,
         "RemoteProtocolError",
         5,
+        is_unknown_billed=True,
+    ),
+    "early hints without end": Case(
+        drips(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"),
+        TRANSIENT,
+        "deadline",
+        timeout_s=0.4,
         is_unknown_billed=True,
     ),
     "headers without end": Case(
