@@ -63,7 +63,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class ModelJudge:
-    """The evaluator of tasks with a rubric: mean over judges of the mean over repeats."""
+    """The evaluator of tasks with a rubric: the mean over judges, repeats and criteria."""
 
     panel: JudgePanel
     prompts: Prompts
@@ -76,7 +76,7 @@ class ModelJudge:
         except NoVerdictError as error:
             return error.outcome
         return Score(
-            mean_by_judge([(one.judge, one.value) for one in verdicts]),
+            fmean(one.value for one in verdicts),
             {
                 "verdicts": [
                     {
@@ -196,12 +196,6 @@ async def ask_verdict(
         except InvalidVerdictError as error:
             fault = error.message
     raise NoVerdictError(Unscored(Reason.JUDGE_INVALID, f"{question.model}: {fault}"))
-
-
-def mean_by_judge(values: Sequence[tuple[str, float]]) -> float:
-    """Mean over judges of the mean over their repeats, so that each judge counts once."""
-    judges = dict.fromkeys(judge for judge, _ in values)
-    return fmean(fmean(value for one, value in values if one == judge) for judge in judges)
 
 
 def find_flags(candidate: Candidate, judges: Sequence[tuple[str, str]]) -> tuple[str, ...]:

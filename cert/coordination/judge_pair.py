@@ -7,6 +7,7 @@ places. Otherwise the two are even.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cert.coordination.evaluator import Score, Unscored
@@ -16,7 +17,6 @@ from cert.coordination.judge import (
     Question,
     ask_verdict,
     find_flags,
-    mean_by_judge,
 )
 from cert.coordination.judge_reply import Preference, parse_preference, preference_schema
 from cert.coordination.prompts import Untrusted
@@ -44,7 +44,7 @@ class PairJudge:
         if not isinstance(task.evaluator, Compared):
             raise TypeError(f"task {task.id!r} compares nothing")
         ours, theirs = candidate.text, task.expected[0]
-        worths: list[tuple[str, float]] = []
+        worths: list[float] = []
         judges: list[tuple[str, str]] = []
         evidence: list[dict[str, object]] = []
         try:
@@ -55,7 +55,7 @@ class PairJudge:
                     behind, by_too = await self._compare(task, (theirs, ours), ask, (*place, "ba"))
                     forward, back = _WORTH[ahead.better], 1.0 - _WORTH[behind.better]
                     worth = forward if forward == back else 0.5
-                    worths.append((model, worth))
+                    worths.append(worth)
                     judges += [(model, by), (model, by_too)]
                     evidence.append(
                         {
@@ -70,9 +70,7 @@ class PairJudge:
                     )
         except NoVerdictError as error:
             return error.outcome
-        return Score(
-            mean_by_judge(worths), {"comparisons": evidence}, find_flags(candidate, judges)
-        )
+        return Score(fmean(worths), {"comparisons": evidence}, find_flags(candidate, judges))
 
     async def _compare(
         self, task: Task, pair: tuple[str, str], ask: Ask, place: tuple[str, str, str, str]

@@ -283,6 +283,43 @@ async def test_an_agent_that_breaks_its_word_breaks_the_run_and_hides_nothing() 
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_what_breaks_one_worker_ends_the_others() -> None:
+    def breaks(call: Call) -> Reply:
+        if call.key.endswith("debate/0/0/1"):
+            raise ZeroDivisionError
+        return answer(call)
+
+    agent = FakeAgent(breaks, lambda call: 0.01 if "debate" in call.key else 60.0)
+    chosen = plan(arm(Kind.DEBATE, agents=2), arm(Kind.SEQUENTIAL, agents=2))
+    with pytest.raises(ZeroDivisionError):
+        await run(chosen, agent)
+    assert agent.running == 0
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_failure_beside_one_that_ends_the_run_leaves_no_outcome() -> None:
+    def fails(call: Call) -> Reply:
+        if "parallel" not in call.key:
+            return answer(call)
+        is_first = call.key.endswith("/0/0")
+        raise failure(CallFailure.TRANSIENT if is_first else CallFailure.LATER)
+
+    seen: list[str] = []
+
+    async def consume() -> None:
+        chosen = plan(arm(Kind.PARALLEL, agents=2))
+        async with aclosing(run_plan(chosen, FakeAgent(fails))) as events:
+            async for event in events:
+                is_call = isinstance(event, FinishedCall)
+                seen.append("call" if is_call else event.unit.arm)
+
+    with pytest.raises(CallError, match="planted"):
+        await consume()
+    # Both calls are there, and the replicate is not: it is run again later.
+    assert "parallel" not in seen
+    assert seen.count("call") >= 2
+
+
 async def test_replicates_share_nothing() -> None:
     """Replicates of an arm differ by their keys alone, and never see each other."""
     agent = FakeAgent(answer)

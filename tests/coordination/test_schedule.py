@@ -50,10 +50,11 @@ def test_drift_hits_all_arms_alike() -> None:
     # All arms of a task follow one another, so a drift between tasks hits them alike.
     for block in range(0, len(schedule), 3):
         assert len({unit.task_id for unit in schedule[block : block + 3]}) == 1
-    # Within a task each arm comes first about as often: 100 of 300, give or take 4 sigma.
-    firsts = Counter(unit.arm for unit in schedule[::3])
-    assert set(firsts) == {"single", "debate", "sequential"}
-    assert all(67 <= count <= 133 for count in firsts.values())
+    # A pass has 100 tasks: each arm is first in 33 of them, give or take 4 sigma.
+    for begin in range(0, 900, 300):
+        firsts = Counter(unit.arm for unit in schedule[begin : begin + 300 : 3])
+        assert set(firsts) == {"single", "debate", "sequential"}
+        assert all(15 <= count <= 52 for count in firsts.values())
 
 
 def test_fewer_replicates_are_spread_over_the_run() -> None:
