@@ -91,7 +91,9 @@ def test_every_object_is_valid(rendered: dict[str, Path], tmp_path: Path) -> Non
 
 def test_checkov_and_hadolint_pass(rendered: dict[str, Path], tmp_path: Path) -> None:
     checkov, hadolint = tool("checkov"), tool("hadolint")
-    for path in (*rendered.values(), *(DEPLOYMENTS / "docker").glob("Dockerfile.*")):
+    everything = ("production", "spread", "gpu", "coordination")  # the others are in these
+    dockerfiles = (DEPLOYMENTS / "docker").glob("Dockerfile.*")
+    for path in (*(rendered[name] for name in everything), *dockerfiles):
         shutil.copy(path, tmp_path)
     options = ("--config-file", DEPLOYMENTS / "checkov.yaml", "--skip-download")
     passes(checkov, "--directory", tmp_path, *options)
