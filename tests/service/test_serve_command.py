@@ -90,7 +90,13 @@ def test_metrics_and_health_have_their_own_port(program: Program) -> None:
     port = program.ops_port
     assert ask(port, "GET", "/readyz").json == {"status": "ready"}
     assert ask(port, "GET", "/metrics").status == 401
-    text = ask(port, "GET", "/metrics", headers=SHOWN).body.decode()
+    ask(program.port, "POST", "/v1/analyze", {"prompt": "counted"}, {**JSON, **SHOWN})
+
+    def scrape() -> str:
+        return ask(port, "GET", "/metrics", headers=SHOWN).body.decode()
+
+    wait_until(lambda: 'code="200",route="/v1/analyze"' in scrape())
+    text = scrape()
     assert re.search(r"^cert_ready 1\.0$", text, re.MULTILINE)
     assert re.search(
         r'^cert_http_requests_total\{code="200",route="/v1/analyze"\}', text, re.MULTILINE
