@@ -154,6 +154,18 @@ class Ledger:
             writer.read_on()
             return writer.seal()
 
+    def seal_if_due(self) -> None:
+        """Sign a checkpoint if the last one is old enough, for whoever appends now and then.
+
+        Where none can be signed, that is logged: the next record, or the end, tries again.
+
+        Raises:
+            LedgerError: The ledger cannot be locked or read, or was damaged meanwhile.
+        """
+        with self._held() as writer:
+            writer.read_on()
+            writer.seal_if_due()
+
     def rotate(self, new: Signer) -> Entry:
         """Pass the ledger on to another key, and sign a checkpoint with it.
 

@@ -256,7 +256,7 @@ class Writer:
         """
         records = self.end.tree.size - self._sealed
         age_s = time.monotonic() - self._sealed_at
-        if records >= self._limits.seal_records or age_s >= self._limits.seal_s:
+        if records and (records >= self._limits.seal_records or age_s >= self._limits.seal_s):
             try:
                 self.seal()
             except LedgerBrokenError:

@@ -191,6 +191,21 @@ def test_checkpoints_are_signed_after_so_much_time(tmp_path: Path) -> None:
         assert sizes(folder) == [2, 3]
 
 
+def test_whoever_waits_between_records_seals_in_passing(tmp_path: Path) -> None:
+    folder = tmp_path / "ledger"
+    with begin(folder) as ledger:
+        ledger.append([body(1)])
+        ledger.seal_if_due()
+        assert sizes(folder) == []
+        ledger._writer._sealed_at -= 2e9
+        ledger.seal_if_due()
+        assert sizes(folder) == [2]
+        (folder / "checkpoints" / "000000000002.note").unlink()
+        ledger._writer._sealed_at -= 2e9
+        ledger.seal_if_due()  # nothing came since
+        assert sizes(folder) == []
+
+
 def test_seal_hands_out_what_it_signed(tmp_path: Path) -> None:
     folder = tmp_path / "ledger"
     with begin(folder) as ledger:
