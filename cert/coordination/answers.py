@@ -86,6 +86,18 @@ def extract_answer(reply: str) -> FinalAnswer | None:
     return FinalAnswer(whole, Found.WHOLE, whole) if whole else None
 
 
+def is_answer_closed(reply: str) -> bool:
+    r"""Whether the last marked answer's line has an end, so that nothing of it is missing.
+
+    >>> is_answer_closed("ANSWER: 12\nThat is"), is_answer_closed("ANSWER: 1")
+    (True, False)
+    """
+    marker = None
+    for marker in _MARKER_LINE.finditer(reply):  # noqa: B007 - the last one is wanted
+        pass
+    return marker is not None and marker.end() < len(reply)
+
+
 def normalise_text(text: str, *, fold_case: bool = True) -> str:
     """One spelling: NFKC, no outer quotes, emphasis or final punctuation, single spaces.
 

@@ -239,7 +239,7 @@ class _Run:
             arranged = await arrange(task, setup, replicate)
         except CallError as error:
             return _unscored(unit, replicate, Reason.CALL_FAILED, error.failure.value)
-        texts = tuple(member.first or member.last for member in arranged.members)
+        texts = tuple((member.first or member.last).text for member in arranged.members)
         self._set_arranged(unit, Referred(arm_tokens(replicate.calls) or 0, texts))
         if arranged.text is None:
             outcome: Score | Unscored = Unscored(arranged.unusable or Reason.CALL_FAILED)

@@ -9,6 +9,7 @@ from cert.coordination.answers import extract_answer
 from cert.coordination.evaluators import score_text
 from cert.coordination.protocol import Reply
 from cert.coordination.transcript import Purpose, total_tokens
+from cert.coordination.usable import find_cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,10 +28,11 @@ class MemberResult:
     Attributes:
         agent: Its number.
         model: Who was asked.
-        first_label: Normalised answer before it saw any other; None where it gave none then, or
-            the task is free text.
+        first_label: Normalised answer before it saw any other; None where it gave none then, was
+            cut off or refused, or the task is free text.
         last_label: Its last one; the same.
-        first_score: In [0, 1]; None where it gave none then, or only a model could judge it.
+        first_score: In [0, 1]; None where it did not answer then, was cut off or refused, or only
+            a model could judge it.
         last_score: The same.
     """
 
@@ -102,9 +104,13 @@ def judge_members(task: Task, members: Iterable[Member]) -> tuple[MemberResult, 
     )
 
 
-def _label(task: Task, text: str | None) -> str | None:
-    return None if text is None else task.normalise(extract_answer(text))
+def _label(task: Task, reply: Reply | None) -> str | None:
+    if reply is None or find_cut(task, reply) is not None:
+        return None
+    return task.normalise(extract_answer(reply.text))
 
 
-def _score(task: Task, text: str | None) -> float | None:
-    return None if text is None or task.is_free_text else score_text(task, text).value
+def _score(task: Task, reply: Reply | None) -> float | None:
+    if reply is None or task.is_free_text or find_cut(task, reply) is not None:
+        return None
+    return score_text(task, reply.text).value

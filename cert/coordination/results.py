@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from cert.coordination.plan import ArmPlan, Plan
     from cert.coordination.prices import Prices
     from cert.coordination.replicate import FinishedReplicate
+    from cert.coordination.tasks import Task
 
 NOT_RUN: Final = "not_run"
 NO_OWN_ANSWER: Final = "no_own_answer"
-"""Of an individual in a chain, who answers only what others have answered before."""
+"""Of an individual in a chain, who has seen another's answer, or of one that was cut off."""
 NOT_SCORED: Final = "needs_a_judge"
 
 
@@ -90,7 +91,7 @@ def build_individuals(plan: Plan, replicates: Iterable[FinishedReplicate], name:
     rows = []
     for task in plan.tasks:
         done = [found.get((task.id, name, number)) for number in range(arm.replicates)]
-        rows.append(tuple(_individual(done, at) for at in range(len(arm.agents))))
+        rows.append(tuple(_individual(task, done, at) for at in range(len(arm.agents))))
     return Arm(f"{name} individuals", tuple(rows))
 
 
@@ -164,15 +165,14 @@ def _convert(finished: FinishedReplicate | None, prices: Prices | None) -> Repli
     return Replicate(unscored=str(finished.outcome), tokens=tokens, cost_usd=cost_usd)
 
 
-def _individual(done: Iterable[FinishedReplicate | None], at: int) -> Replicate:
+def _individual(task: Task, done: Iterable[FinishedReplicate | None], at: int) -> Replicate:
     members = [one.members[at] for one in done if one is not None and one.members]
     if not members:
         return Replicate(unscored=NOT_RUN)
     scores = [member.first_score for member in members if member.first_score is not None]
     if scores:
         return Replicate(score=sum(scores) / len(scores))
-    is_free = all(member.last_score is None for member in members)
-    return Replicate(unscored=NOT_SCORED if is_free else NO_OWN_ANSWER)
+    return Replicate(unscored=NOT_SCORED if task.is_free_text else NO_OWN_ANSWER)
 
 
 def _is_right(score: float | None) -> bool | None:

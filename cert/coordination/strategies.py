@@ -10,12 +10,13 @@ import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from cert.coordination.evaluator import Candidate, Reason, Score
+from cert.coordination.evaluator import Candidate, Reason, Unscored
 from cert.coordination.plan import Decide, Kind
 from cert.coordination.prompts import Untrusted
-from cert.coordination.protocol import CallError, StopReason
+from cert.coordination.protocol import CallError
 from cert.coordination.strategies_vote import choose_by_vote
 from cert.coordination.transcript import Purpose, Request, total_tokens
+from cert.coordination.usable import find_cut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from cert.coordination.transcript import Ask
 
 DECIDE_ROUND: Final = "decide"
-_CUT: Final = {StopReason.MAX_TOKENS: Reason.MAX_TOKENS, StopReason.REFUSAL: Reason.REFUSAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,8 @@ class Member:
 
     agent: str
     model: str
-    first: str | None
-    last: str
+    first: Reply | None
+    last: Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ async def arrange(task: Task, setup: Setup, ask: Ask) -> Arranged:
 async def single(task: Task, setup: Setup, ask: Ask) -> Arranged:
     """A: one call."""
     reply = await ask(first_request(task, setup))
-    return _finish(reply, [_member(setup, 0, reply, reply)])
+    return _finish(task, reply, [_member(setup, 0, reply, reply)])
 
 
 def first_request(task: Task, setup: Setup) -> Request:
@@ -118,7 +118,7 @@ async def self_refine(task: Task, setup: Setup, ask: Ask) -> Arranged:
             {**_question(task, setup), "previous": Untrusted(reply.text)}
         )
         reply = await ask(_request(setup, prompt, round_=str(number)))
-    return _finish(reply, [_member(setup, 0, first, reply)])
+    return _finish(task, reply, [_member(setup, 0, first, reply)])
 
 
 async def sequential(task: Task, setup: Setup, ask: Ask) -> Arranged:
@@ -131,7 +131,7 @@ async def sequential(task: Task, setup: Setup, ask: Ask) -> Arranged:
         )
         reply = await ask(_request(setup, prompt, round_=str(number), agent=number))
         members.append(_member(setup, number, None, reply))
-    return _finish(reply, members)
+    return _finish(task, reply, members)
 
 
 async def parallel(task: Task, setup: Setup, ask: Ask) -> Arranged:
@@ -190,25 +190,29 @@ async def best_of_n(task: Task, setup: Setup, ask: Ask) -> Arranged:
     meter = _Meter(ask)
     replies: list[Reply] = []
     best: tuple[float, int] | None = None
+    missing: list[Reason] = []
     while not replies or (
         meter.spent < (setup.budget_tokens or 0) and len(replies) < setup.arm.max_samples
     ):
         at = len(replies)
         reply = await meter(_request(setup, _solve(task, setup), sample=at))
         replies.append(reply)
-        if reply.stop_reason in _CUT:
+        if (cut := find_cut(blind, reply)) is not None:
+            missing.append(cut)
             continue
         meter.prefix = f"select.{at}."
         outcome = await setup.evaluator.evaluate(
             blind, Candidate(reply.text, frozenset({reply.model})), meter
         )
         meter.prefix = ""
-        if isinstance(outcome, Score) and (best is None or outcome.value > best[0]):
+        if isinstance(outcome, Unscored):
+            missing.append(outcome.reason)
+        elif best is None or outcome.value > best[0]:
             best = outcome.value, at
     members = [_sample(setup, at, reply) for at, reply in enumerate(replies)]
     if best is None:
-        return Arranged(None, _CUT.get(replies[0].stop_reason, Reason.JUDGE_INVALID), (*members,))
-    return _finish(replies[best[1]], members)
+        return Arranged(None, missing[0], tuple(members))
+    return _finish(task, replies[best[1]], members)
 
 
 async def ask_all(ask: Ask, requests: Sequence[Request]) -> list[Reply]:
@@ -253,31 +257,28 @@ async def _decide(
         return _vote(task, replies, members)
     texts = setup.others([reply.text for reply in replies])
     prompt = setup.prompts["aggregate"].render({**_question(task, setup), "peers": texts})
-    return _finish(await ask(_request(setup, prompt, round_=DECIDE_ROUND)), members)
+    return _finish(task, await ask(_request(setup, prompt, round_=DECIDE_ROUND)), members)
 
 
 def _vote(task: Task, replies: Sequence[Reply], members: Sequence[Member]) -> Arranged:
-    whole = [reply for reply in replies if reply.stop_reason not in _CUT]
+    whole = [reply for reply in replies if find_cut(task, reply) is None]
     if not whole:
-        return _finish(replies[0], members)
+        return _finish(task, replies[0], members)
     at = choose_by_vote(task, [reply.text for reply in whole])
-    return _finish(whole[at], members)
+    return _finish(task, whole[at], members)
 
 
-def _finish(reply: Reply, members: Sequence[Member]) -> Arranged:
-    """A reply that was cut off, or refused, is no answer; what it is worth, nobody knows."""
-    cut = _CUT.get(reply.stop_reason)
+def _finish(task: Task, reply: Reply, members: Sequence[Member]) -> Arranged:
+    cut = find_cut(task, reply)
     return Arranged(None if cut else reply.text, cut, tuple(members))
 
 
 def _member(setup: Setup, at: int, first: Reply | None, last: Reply) -> Member:
-    return Member(
-        str(at), setup.arm.agents[at].model, None if first is None else first.text, last.text
-    )
+    return Member(str(at), setup.arm.agents[at].model, first, last)
 
 
 def _sample(setup: Setup, at: int, reply: Reply) -> Member:
-    return Member(str(at), setup.arm.agents[0].model, reply.text, reply.text)
+    return Member(str(at), setup.arm.agents[0].model, reply, reply)
 
 
 def _question(task: Task, setup: Setup) -> dict[str, str | Untrusted | tuple[Untrusted, ...]]:

@@ -129,6 +129,9 @@ async def test_individuals_are_what_the_agents_knew_alone() -> None:
     chain = build_individuals(chosen, done.replicates.values(), "sequential")
     assert chain.rows[0][0].score == 1.0
     assert [one.unscored for one in chain.rows[0][1:]] == [NO_OWN_ANSWER] * 2
+    cut = await run(chosen, FakeAgent(lambda _call: reply("x", stop_reason=StopReason.MAX_TOKENS)))
+    nobody = build_individuals(chosen, cut.replicates.values(), "debate")
+    assert {one.unscored for row in nobody.rows for one in row} == {NO_OWN_ANSWER}
     nothing = build_individuals(chosen, (), "debate")
     assert nothing.rows[0][0].unscored == NOT_RUN
 

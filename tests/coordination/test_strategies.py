@@ -236,6 +236,30 @@ async def test_a_cut_off_reply_has_no_vote() -> None:
     assert done.one("t0/parallel/0").text == "ANSWER: 3"
 
 
+@pytest.mark.parametrize(
+    ("text", "is_given"),
+    [
+        ("ANSWER: 1\nAnother question: what", True),
+        ("ANSWER: 7\nNo.\nANSWER: 1\n", True),
+        ("ANSWER: 1", False),
+        ("ANSWER: 1\nOr rather\nANSWER: 1", False),
+        ("ANSWER: soon\nLet me", False),
+        ("It is 1\nand", False),
+    ],
+)
+async def test_an_answer_that_was_given_before_the_cut_is_one(text: str, is_given: bool) -> None:
+    cut = reply(text, stop_reason=StopReason.MAX_TOKENS)
+    done = await run(plan(), by_place(r0_0=cut))
+    one = done.one("t0/single/0")
+    if is_given:
+        assert isinstance(one.outcome, Score)
+        assert one.outcome.value == 1.0
+    else:
+        assert one.outcome == Unscored(Reason.MAX_TOKENS)
+    label = "1" if is_given else None
+    assert [(m.first_label, m.last_score) for m in one.members] == [(label, label and 1.0)]
+
+
 async def test_a_tie_goes_to_the_answer_that_comes_first() -> None:
     agent = by_place(r0_0="no answer", r0_1="ANSWER: 3", r0_2="ANSWER: 1")
     done = await run(plan(arm(Kind.PARALLEL, agents=3)), agent)
