@@ -241,6 +241,7 @@ async def test_costs_follow_the_prices() -> None:
 
 async def test_many_calls_at_once_never_spend_more_than_they_may() -> None:
     """The server's own count of what it charged, over answers of every kind."""
+    refused = 0
     for seed in range(12):
         draw = random.Random(seed)
         charged = 0
@@ -268,7 +269,7 @@ async def test_many_calls_at_once_never_spend_more_than_they_may() -> None:
                     charged += sum(usage.values())
                     await replies(usage=usage)(exchange)
 
-        budget = Budget(max_tokens=draw.randrange(200, 3000))
+        budget = Budget(max_tokens=draw.randrange(200, 1500))
         async with stub(answer) as server, client(server, budget=budget) as agent:
             calls = [asyncio.ensure_future(agent.call(call())) for _ in range(20)]
             await until(server, 1)
@@ -278,9 +279,10 @@ async def test_many_calls_at_once_never_spend_more_than_they_may() -> None:
         assert all(isinstance(one, asyncio.CancelledError) for one in others)
         assert charged <= budget.spent.tokens <= (budget.max_tokens or 0)
         assert budget.reserved_tokens == 0
-        assert any(
+        refused += sum(
             isinstance(one, CallError) and one.failure is CallFailure.BUDGET for one in ended
         )
+    assert refused > 0  # the limit was in play
 
 
 async def test_a_model_without_a_price_ends_the_run_before_it_is_asked() -> None:
