@@ -13,7 +13,7 @@ import numpy as np
 
 from cert.statistics.clusters import build_clusters
 from cert.statistics.distributions import normal_probability, normal_quantile
-from cert.statistics.estimates import CONFIDENCE, paired
+from cert.statistics.estimates import CONFIDENCE, check_confidence, paired
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -69,6 +69,9 @@ def bootstrap_gamma(  # noqa: PLR0913 - a trial, its two arms and the plan of th
     Returns:
         None for fewer than 30 groups with both scores.
     """
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}; expected 1 or more")
+    check_confidence(confidence)
     x, y, groups = paired(top.task_scores(), bottom.task_scores(), trial.groups)
     if len(set(groups)) < MIN_GROUPS:
         return None

@@ -123,7 +123,7 @@ def estimate_ratio(
         confidence: In (0, 1).
         scale: Multiplies the ratio and its bounds.
     """
-    _check(confidence)
+    check_confidence(confidence)
     x, y, kept = paired(top, bottom, groups)
     if not kept:
         return RatioEstimate(
@@ -185,7 +185,7 @@ def estimate_mean(
         least: 0 for scores, -1 for differences of scores.
         variance: Of the mean, where it is not that of `values` alone.
     """
-    _check(confidence)
+    check_confidence(confidence)
     x, _, kept = paired(values, values, groups)
     if not kept:
         return MeanEstimate(
@@ -227,7 +227,8 @@ def estimate_mean(
     )
 
 
-def _check(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """Raise a ValueError unless it is in (0, 1)."""
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence is {confidence!r}; expected more than 0 and less than 1")
 

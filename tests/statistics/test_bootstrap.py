@@ -142,3 +142,22 @@ def test_it_is_near_fieller_at_a_hundred_tasks(make_trial: Callable[..., Trial])
     width = fieller.upper - fieller.lower
     assert found.bca[0] == pytest.approx(fieller.lower, abs=0.15 * width)
     assert found.bca[1] == pytest.approx(fieller.upper, abs=0.15 * width)
+
+
+def test_resamples_on_one_side_of_the_estimate_have_no_bca(
+    make_trial: Callable[..., Trial],
+) -> None:
+    found = bootstrap(trial_of(make_trial, *scores(9, 30)), resamples=1)
+    assert found is not None
+    assert found.percentile is not None
+    assert found.bca is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"resamples": 0}, "resamples is 0"), ({"confidence": 1.0}, "conf")]
+)
+def test_a_plan_outside_its_domain_is_refused(
+    make_trial: Callable[..., Trial], options: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        bootstrap(trial_of(make_trial, *scores(9, 30)), **options)
