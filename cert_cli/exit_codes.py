@@ -39,8 +39,9 @@ class ExitCode(IntEnum):
         4,
         "incomplete",
         (
-            "errors and refused lines over --max-errors, an output that cannot be written, or "
-            "stdout left by its reader while no -o file took the records"
+            "errors and refused lines over --max-errors, an output or a ledger that cannot be "
+            "written, a server that was lost midway, or stdout left by its reader while no -o "
+            "file took the records"
         ),
     )
     INTEGRITY = (
@@ -54,7 +55,7 @@ class ExitCode(IntEnum):
     UNAVAILABLE = (
         6,
         "model or backend unavailable",
-        "no such model, or it is refused; of `cert health`: unhealthy",
+        "no such model or server, or it is refused; of `cert health`: unhealthy",
     )
     NOTHING = (
         7,
@@ -65,8 +66,12 @@ class ExitCode(IntEnum):
         ),
     )
     BUG = 70, "a bug", "run again with --debug and report the traceback"
-    INTERRUPTED = 130, "interrupted", "Ctrl-C; what was complete is written"
-    TERMINATED = 143, "terminated", "SIGTERM; what was complete is written"
+    INTERRUPTED = (
+        130,
+        "interrupted",
+        "Ctrl-C; what was complete is written, what a server had accepted is finished",
+    )
+    TERMINATED = 143, "terminated", "SIGTERM; likewise"
 
 
 def code_of_run(tally: Tally, budget: ErrorBudget) -> ExitCode:

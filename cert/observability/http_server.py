@@ -134,6 +134,8 @@ class HttpServer:
             writer.transport.abort()
 
     def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # asyncio leaves it off on a socket that was made elsewhere: 40 ms more for each answer.
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self._open) >= MAX_CONNECTIONS:
             silent = (one for one in self._open if one not in self._asked)
             oldest = next(silent, next(iter(self._open)))

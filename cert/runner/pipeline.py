@@ -75,7 +75,7 @@ class Outcome:
 
     Attributes:
         case: What came in.
-        result: What the engine made of it; None for refused input.
+        result: What the engine made of it; None for refused input, and where a server measured.
         record: The record, as built.
         line: The record's bytes, without newline.
         sealed: The content that the record is committed to, to be kept apart; None otherwise.

@@ -121,6 +121,7 @@ async def _describe_server(core: Core, _request: Request) -> Response:
     identity = core.engine.model_resource.backend.identity
     return _json(
         {
+            "api": 1,
             "cert": cert.__version__,
             "model": {
                 **describe_model(identity),

@@ -15,26 +15,22 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
 
-from cert.core.errors import CertError, InvalidInput
-from cert.inputs.case import RefusedInput
-from cert.inputs.ids import IdIndex
-from cert.inputs.jsonl_rows import read_jsonl
+from cert.core.errors import CertError
 from cert.inputs.options import ReadOptions
-from cert.inputs.rows import refuse
 from cert.observability.correlation import get_correlation_id
 from cert.runner.pipeline import RunSettings, run_cases
 from cert.service.body import BatchBody, ClientGoneError, LateBodyError
 from cert.service.core import require_type
-from cert.service.recorder import SOURCE, Run
-from cert.service.requests import case_of, parse_batch_query
+from cert.service.lines import read_lines
+from cert.service.recorder import Run
+from cert.service.requests import parse_batch_query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
 
     from starlette.types import Receive, Scope, Send
 
-    from cert.inputs.case import PromptCase
-    from cert.inputs.rows import Row
+    from cert.inputs.case import PromptCase, RefusedInput
     from cert.runner.pipeline import Outcome
     from cert.service.core import Core
     from cert.service.requests import Options
@@ -174,28 +170,3 @@ class _Stream:
         for case in read_lines(self._body.read, options):
             self._taken += 1
             yield case
-
-
-def read_lines(
-    read: Callable[[], bytes], options: ReadOptions
-) -> Iterator[PromptCase | RefusedInput]:
-    """Read JSON Lines as `cert batch` does.
-
-    Args:
-        read: Returns the next bytes, none at the end.
-        options: Limits.
-    """
-    with IdIndex() as index:
-        for row in read_jsonl(read, SOURCE, options):
-            yield row if isinstance(row, RefusedInput) else _number(row, index)
-
-
-def _number(row: Row, index: IdIndex) -> PromptCase | RefusedInput:
-    if row.id is None:
-        identity = index.claim_content(row.prompt, row.response, SOURCE, row.line)
-    elif (first := index.claim(row.id, SOURCE, row.line)) is None:
-        identity = row.id
-    else:
-        reason = f"the id of line {row.line} is that of line {first[1]} already"
-        return refuse(SOURCE, row.line, InvalidInput(reason))
-    return case_of(row, identity)

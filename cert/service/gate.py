@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.datastructures import Headers, MutableHeaders
 
 from cert.observability.correlation import correlation_id_context
+from cert.observability.tracing import trace_parent
 from cert.service.access import is_loopback, shows_token
 from cert.service.metrics import REFUSALS, Refusal
 from cert.service.problems import Problem, retry_later
@@ -47,9 +48,14 @@ class Trail:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
-        given = Headers(scope=scope).get(CORRELATION_HEADER)
+        headers = Headers(scope=scope)
+        given = headers.get(CORRELATION_HEADER)
         # An id that could forge a log line is not taken over, and no reason to refuse.
-        with correlation_id_context(given if _is_usable(given) else None) as correlation_id:
+        usable = given if _is_usable(given) else None
+        with (
+            correlation_id_context(usable) as correlation_id,
+            trace_parent(headers.get("traceparent")),
+        ):
             await self._follow(scope, receive, send, correlation_id)
 
     async def _follow(

@@ -118,7 +118,9 @@ def _batch(config: CERTConfig) -> _Json:
     return {
         "operationId": "batch",
         "summary": "Measure many prompts; one record a line, while lines still come in.",
-        "description": f"A line has at most {config.max_body_bytes} bytes; a body has no limit.",
+        "description": f"A line has at most {config.max_body_bytes} bytes; a body has no limit. "
+        "`input` {source, line} says where a line stands in the client's files; `refused` "
+        "{type, message} in place of a prompt, why the client's reader refused it.",
         "parameters": [_correlation(), *query],
         "requestBody": {"required": True, "content": lines},
         "responses": {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Self
 
 from cert.evidence.run_record import RunBegin, RunInput, load_host
@@ -180,6 +181,15 @@ class Recorder:
     def skipped(self) -> None:
         """Take note of a record that went out without being in the ledger."""
         self._failed(False)  # noqa: FBT003 - the same
+
+    def seal_if_due(self) -> None:
+        """Have the ledger sign what came since the last checkpoint, if that is old.
+
+        A ledger that fails is noticed by the next record.
+        """
+        if self._ledger is not None and not self._is_lost:
+            with suppress(LedgerError):
+                self._ledger.seal_if_due()
 
     def is_back(self, policy: Policy) -> bool:
         """Whether a ledger that failed takes records again, by writing an empty run.

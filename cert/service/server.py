@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.05
 _PROBE_S: Final = 5.0
-"""How often a ledger that failed is tried again."""
+"""How often a ledger that failed is tried again, and one that is idle is looked at."""
 
 _GRACE_S: Final = 10.0
 """How long what was cut off may take to be recorded."""
@@ -265,10 +265,11 @@ class _Service:
         logger.info("ready", extra={"model": backend.identity.name, "policy": policy.id})
 
     async def _probe(self) -> None:
-        """Try a ledger that failed again and again."""
+        """Try a ledger that failed again and again; seal what an idle server wrote last."""
         while True:
             await asyncio.sleep(_PROBE_S)
             if self._state.readiness is not Readiness.LEDGER_FAILED:
+                await self._core.in_thread(self._core.recorder.seal_if_due)
                 continue
             if await self._core.in_thread(self._core.recorder.is_back, self._engine.policy):
                 self._state.ledger_failed(is_failed=False)
