@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cert.core.errors import ConfigurationError, ModelUnavailableError
-from cert.ledger import writer
+from cert.ledger import appender, writer
 from cert.ledger.errors import LedgerBrokenError, LedgerFullError
 from cert.service import server
 from tests.fakes import FakeLoader
@@ -181,6 +181,18 @@ def test_a_full_disk_stops_answers_until_there_is_room(
         assert analyze(running.port, "after").status == 200
     assert "no room" not in str(running.records())
     assert verify(tmp_path).returncode == 0
+
+
+def test_what_an_idle_server_wrote_last_is_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_PROBE_S", 0.1)
+    limits = writer.Limits(seal_records=10**9, seal_s=0.5)
+    monkeypatch.setattr(appender, "Limits", lambda: limits)
+    with serving(configure(tmp_path)) as running:
+        seq = analyze(running.port, "the last one for long").json["_seq"]
+        checkpoints = tmp_path / "ledger" / "checkpoints"
+        wait_until(lambda: (checkpoints / f"{seq + 1:012}.note").exists())
 
 
 def test_a_batch_ends_where_the_ledger_does(
