@@ -20,7 +20,7 @@ from cert.coordination.judge_reply import (
     parse_marks,
 )
 from cert.coordination.prompts import Untrusted
-from cert.coordination.protocol import CallError, StopReason
+from cert.coordination.protocol import CallError, CallFailure, StopReason
 from cert.coordination.transcript import Purpose, Request
 
 if TYPE_CHECKING:
@@ -185,16 +185,17 @@ async def ask_verdict(
         )
         try:
             reply = await ask(request)
-        except CallError as error:
-            raise NoVerdictError(
-                Unscored(Reason.JUDGE_FAILED, f"{question.model}: {error.failure.value}")
-            ) from error
-        try:
             # What it says in refusing may look like a verdict; it is none.
             said = "" if reply.stop_reason is StopReason.REFUSAL else reply.text
             return parse(said), reply.model
         except InvalidVerdictError as error:
             fault = error.message
+        except CallError as error:
+            # A client that holds replies to the schema itself says so in this way.
+            if error.failure is not CallFailure.INVALID:
+                detail = f"{question.model}: {error.failure.value}"
+                raise NoVerdictError(Unscored(Reason.JUDGE_FAILED, detail)) from error
+            fault = "it was not of the form asked for"
     raise NoVerdictError(Unscored(Reason.JUDGE_INVALID, f"{question.model}: {fault}"))
 
 

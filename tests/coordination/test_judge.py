@@ -22,7 +22,7 @@ from cert.coordination.judge_reply import (
     preference_schema,
 )
 from cert.coordination.plan import Decide, JudgePanel, Kind
-from cert.coordination.protocol import Call, Reply, StopReason
+from cert.coordination.protocol import Call, CallFailure, Reply, StopReason
 from cert.coordination.transcript import Purpose
 from tests.coordination.helpers import (
     FakeAgent,
@@ -253,6 +253,24 @@ async def test_a_judges_failed_call_is_no_score() -> None:
 
     outcome, _ = await judge(judged_by(fails))
     assert outcome == Unscored(Reason.JUDGE_FAILED, "j: transient")
+
+
+async def test_a_reply_that_the_client_found_invalid_is_asked_for_once_more() -> None:
+    def invalid(call: Call) -> str:
+        if ".again/" in call.key:
+            return marks()
+        raise failure(CallFailure.INVALID)
+
+    agent = judged_by(invalid)
+    outcome, _ = await judge(agent, repeats=1)
+    assert isinstance(outcome, Score)
+    assert "could not be used: it was not of the form" in agent.calls[2].messages[0].text
+
+    def never_valid(_call: Call) -> str:
+        raise failure(CallFailure.INVALID)
+
+    outcome, _ = await judge(judged_by(never_valid))
+    assert outcome == Unscored(Reason.JUDGE_INVALID, "j: it was not of the form asked for")
 
 
 @pytest.mark.parametrize("name", ["single", "renamed"])
