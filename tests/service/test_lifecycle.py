@@ -192,7 +192,7 @@ def test_what_an_idle_server_wrote_last_is_sealed(
     with serving(configure(tmp_path)) as running:
         seq = analyze(running.port, "the last one for long").json["_seq"]
         checkpoints = tmp_path / "ledger" / "checkpoints"
-        wait_until(lambda: (checkpoints / f"{seq + 1:012}.note").exists())
+        wait_until((checkpoints / f"{seq + 1:012}.note").exists)
 
 
 def test_a_batch_ends_where_the_ledger_does(
