@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from decimal import Decimal
 
 import pytest
@@ -21,6 +22,7 @@ from cert.coordination.results import (
 from cert.core.errors import ConfigurationError
 from cert.statistics.consensus import compare_debate
 from cert.statistics.crossfit import estimate_omega
+from cert.statistics.verdict import CoordinationVerdict, VerdictRule, judge
 from tests.coordination.helpers import FakeAgent, arm, failure, full_plan, plan, reply, run, task
 
 PRICE = Price(Decimal(1), Decimal(2), Decimal(0), Decimal(0))
@@ -156,3 +158,39 @@ async def test_flips_of_a_debate_are_counted() -> None:
     assert flips.wrong_to_right == 4 * 1 + 3 * 2
     assert flips.right_to_wrong == 0
     assert flips.stayed_right == 4 * 2 + 3 * 1
+
+
+def is_lucky(call: Call, rate: float) -> bool:
+    """A coin that falls the same way for the same key."""
+    draw = int.from_bytes(hashlib.sha256(call.key.encode()).digest()[:4], "big")
+    return draw < rate * 2**32
+
+
+@pytest.mark.parametrize(
+    ("alone", "together", "expected"),
+    [
+        (0.4, 0.95, {CoordinationVerdict.BENEFICIAL}),
+        (0.8, 0.3, {CoordinationVerdict.HARMFUL}),
+        (0.6, 0.6, {CoordinationVerdict.INCONCLUSIVE, CoordinationVerdict.HARMFUL}),
+    ],
+)
+async def test_planted_abilities_come_out_as_verdicts(
+    alone: float, together: float, expected: set[CoordinationVerdict]
+) -> None:
+    """Agents right so often alone, and so often once they have read each other."""
+    chosen = plan(
+        arm(Kind.SINGLE, replicates=3),
+        arm(Kind.SEQUENTIAL, agents=3, replicates=3),
+        arm(Kind.SELF_CONSISTENCY, reference="sequential", replicates=3),
+        tasks=40,
+    )
+
+    def answer(call: Call) -> Reply:
+        task_id, _, _, round_, _ = call.key.split("/")
+        is_right = is_lucky(call, alone if round_ == "0" else together)
+        return reply(f"ANSWER: {int(task_id[1:]) + 1 if is_right else 99}")
+
+    done = await run(chosen, FakeAgent(answer))
+    trial = build_trial(chosen, done.replicates.values(), prices=PRICES)
+    (verdict,) = judge(trial, VerdictRule())
+    assert verdict.verdict in expected
