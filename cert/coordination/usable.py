@@ -23,7 +23,7 @@ def find_cut(task: Task, reply: Reply) -> Reason | None:
     marked line of its own, has given it.
     """
     reason = _CUT.get(reply.stop_reason)
-    if reason is Reason.MAX_TOKENS and not task.is_free_text and is_answer_closed(reply.text):
+    if reason is Reason.MAX_TOKENS and is_answer_closed(reply.text):
         given = task.normalise(extract_answer(reply.text))
         return reason if given is None else None
     return reason

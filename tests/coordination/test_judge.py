@@ -365,6 +365,14 @@ def test_what_is_no_comparison_is_refused(text: str, reason: str) -> None:
         parse_preference(text, "one", "two")
 
 
+async def test_a_free_text_that_was_cut_off_is_no_answer_whatever_it_marks() -> None:
+    cut = reply("ANSWER: all of it\nand", stop_reason=StopReason.MAX_TOKENS)
+    agent = FakeAgent(lambda _call: cut)
+    outcome, _ = await judge(agent)
+    assert outcome == Unscored(Reason.MAX_TOKENS)
+    assert len(agent.calls) == 1
+
+
 async def test_best_of_n_pays_for_its_judge_and_hides_the_reference() -> None:
     def answer(call: Call) -> Reply:
         if "judge" in call.key:
