@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from cert.backends.protocol import SamplingParams
 from cert.evidence.parts import describe_sampling
 from cert.evidence.run_record import RunBegin, load_host
 from cert.observability.tracing import span
@@ -15,6 +14,7 @@ from cert.runner.local import open_engine
 from cert.runner.pipeline import RunSettings, run_cases
 from cert.runner.resume import Expected, count_common
 from cert.runner.token_pieces import split_tokens
+from cert.trajectory.settings import sampling_of
 from cert_cli.errors import report
 from cert_cli.evidence import open_evidence
 
@@ -65,7 +65,7 @@ class LocalInstrument:
         """What the records will have been made with."""
         return Expected(
             policy_digest=self._engine.policy.digest,
-            sampling=describe_sampling(_sampling(self._config)),
+            sampling=describe_sampling(sampling_of(self._config)),
             content=self._config.content,
         )
 
@@ -109,7 +109,7 @@ class LocalInstrument:
         rows = config.batch_rows
         settings = RunSettings(
             run_id=run_id,
-            sampling=_sampling(config),
+            sampling=sampling_of(config),
             timeout_s=config.timeout,
             chat=config.chat,
             content=config.content,
@@ -149,7 +149,7 @@ class RunEvidence:
     def _plan(self) -> RunBegin:
         """What is asked for, as far as it is known before the model is loaded."""
         job, config, policy = self._job, self._config, self._engine.policy
-        sampling = _sampling(config)
+        sampling = sampling_of(config)
         inputs = describe_inputs(job.sources or ["argument"])
         asked = {
             **job.options,
@@ -228,14 +228,3 @@ class RunEvidence:
 
 def _identity(engine: HamiltonianEngine) -> ModelIdentity:
     return engine.model_resource.request_backend().result().identity
-
-
-def _sampling(config: CERTConfig) -> SamplingParams:
-    return SamplingParams(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        seed=config.seed,
-        stop=tuple(config.stop),
-    )

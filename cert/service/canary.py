@@ -7,7 +7,6 @@ import uuid
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-from cert.backends.protocol import SamplingParams
 from cert.evidence.run_record import RunBegin, load_host
 from cert.inputs.options import ReadOptions
 from cert.inputs.reader import read_cases
@@ -16,6 +15,7 @@ from cert.ledger.key_source import keys_of
 from cert.runner.ledger_run import LedgerRun, describe_inputs, digest_job
 from cert.runner.pipeline import RunSettings, run_cases
 from cert.runner.tally import Tally
+from cert.trajectory.settings import sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,14 +60,7 @@ class Canary:
             CertError: Prompts, model or ledger cannot be used.
         """
         config, engine = self._config, self._engine
-        sampling = SamplingParams(
-            max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            seed=config.seed,
-            stop=tuple(config.stop),
-        )
+        sampling = sampling_of(config)
         identity = engine.model_resource.request_backend().result().identity
         inputs = describe_inputs([self._source])
         run_id, tally = str(uuid.uuid4()), Tally()

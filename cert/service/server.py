@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 from prometheus_client import REGISTRY
 
-from cert.backends.protocol import SamplingParams
 from cert.core.errors import ConfigurationError
 from cert.observability.metrics import MetricsCollector
 from cert.runner.health import HealthOptions, build_health_checks
@@ -33,6 +32,7 @@ from cert.service.protocol import MAX_HEAD_BYTES, build_protocol
 from cert.service.recorder import Recorder, Run
 from cert.service.requests import Options
 from cert.service.state import Readiness, ServiceState
+from cert.trajectory.settings import sampling_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -334,12 +334,4 @@ def _max_connections() -> int:
 
 
 def _defaults(config: CERTConfig) -> Options:
-    sampling = SamplingParams(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        top_k=config.top_k,
-        top_p=config.top_p,
-        seed=config.seed,
-        stop=tuple(config.stop),
-    )
-    return Options(sampling, config.timeout, config.chat)
+    return Options(sampling_of(config), config.timeout, config.chat)

@@ -8,7 +8,6 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Self
 
 from cert.backends.folder import REFERENCE_NAME
-from cert.backends.protocol import SamplingParams
 from cert.core.health import run_checks
 from cert.inputs.case import PromptCase
 from cert.inputs.ids import content_id
@@ -16,7 +15,7 @@ from cert.trajectory.checks import build_checks
 from cert.trajectory.engine import HamiltonianEngine
 from cert.trajectory.exporter import serve_metrics_once
 from cert.trajectory.resources import HamiltonianModelResource
-from cert.trajectory.settings import settle
+from cert.trajectory.settings import sampling_of, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -133,14 +132,7 @@ class HamiltonianMonitor:
             max_prompt_chars=max_prompt_chars,
             max_memory_gb=max_memory_gb,
         )
-        self.sampling = SamplingParams(
-            max_new_tokens=self.config.max_new_tokens,
-            temperature=self.config.temperature,
-            top_k=self.config.top_k,
-            top_p=self.config.top_p,
-            seed=self.config.seed,
-            stop=self.config.stop,
-        )
+        self.sampling = sampling_of(self.config)
         # Loaded last: a wrong policy should be told before the model takes its half minute.
         self.resource = HamiltonianModelResource(
             preload=False, expect_digest=expect_digest, config=self.config, loader=loader

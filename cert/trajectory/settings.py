@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
+from cert.backends.protocol import SamplingParams
 from cert.core.config import CERTConfig
 from cert.core.config_sources import invalid_value
 from cert.core.errors import ConfigurationError
@@ -34,3 +35,15 @@ def settle(config: CERTConfig | None, *, use_8bit: bool = False, **given: object
     except ValidationError as error:
         origins = {**base.origins(), **dict.fromkeys(given, "argument")}
         raise invalid_value(error, origins) from error
+
+
+def sampling_of(config: CERTConfig) -> SamplingParams:
+    """How tokens are chosen where a request does not say."""
+    return SamplingParams(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        top_k=config.top_k,
+        top_p=config.top_p,
+        seed=config.seed,
+        stop=config.stop,
+    )
