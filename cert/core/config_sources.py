@@ -17,7 +17,7 @@ from pydantic_settings import EnvSettingsSource
 from cert.core.errors import ConfigurationError
 from cert.core.strict_yaml import MAX_BYTES, parse_yaml
 from cert.observability.controls import escape_controls
-from cert.observability.redaction import redact
+from cert.observability.redaction import is_secret_name, redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -182,7 +182,9 @@ def invalid_value(error: ValidationError, origins: Mapping[str, str]) -> Configu
         reason = escape_controls(detail["msg"].removeprefix("Value error, "))
         reason = reason.replace("Input should be", "it should be")
         origin = origins.get(name, DEFAULT)
-        lines.append(f"{name} ({origin}): {reason}, got {_shown(detail['input'])}")
+        # Of a secret, also a wrong one says too much.
+        got = "" if is_secret_name(name) else f", got {_shown(detail['input'])}"
+        lines.append(f"{name} ({origin}): {reason}{got}")
     return ConfigurationError("; ".join(lines))
 
 

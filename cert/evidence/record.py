@@ -158,11 +158,15 @@ def build_error_record(  # noqa: PLR0913 - everything that one record says
 
 
 def build_refused_record(
-    *, run_id: str, refused: RefusedInput, time: str | None = None
+    *,
+    run_id: str,
+    refused: RefusedInput,
+    correlation_id: str | None = None,
+    time: str | None = None,
 ) -> dict[str, object]:
     """Describe an input line that never became a prompt."""
     return {
-        **run_head("refused", run_id, None, time),
+        **run_head("refused", run_id, correlation_id, time),
         "input": {"source": encodable(refused.source), "line": refused.line},
         "error": {
             "type": refused.error_type,

@@ -31,6 +31,7 @@ from cert.ledger.errors import LedgerError
 from cert.ledger.glance import load_end
 from cert.ledger.health import check_checkpoint, check_key, check_writable
 from cert.ledger.key_source import keys_of
+from cert.runner.remote_target import parse_server_url
 from cert.trajectory.checks import check_inference, check_instrument, check_model
 from cert.trajectory.resources import HamiltonianModelResource
 
@@ -61,6 +62,8 @@ CHECKS: Final = {
 _OF_LEDGER: Final = frozenset({"ledger", "checkpoint", "key", "disk"})
 _OF_MODEL: Final = frozenset({"device", "files", "model", "inference", "instrument"})
 _ASKED_FOR: Final = frozenset({"server", "anthropic"})
+SERVER_CHECKS: Final = frozenset({"environment", "clock"}) | _ASKED_FOR
+"""What can be looked at from beside a server."""
 _NOT_CRITICAL: Final = frozenset({"memory"})
 _LOCK_S: Final = 5.0
 _GRACE_S: Final = 0.5
@@ -112,6 +115,8 @@ def build_health_checks(
     options = options or HealthOptions()
     checks = _Checks(config, options, resource)
     names = options.only or _default_names(config, is_server=resource is not None)
+    if config.server is not None and "server" in names:
+        parse_server_url(config.server)
     return HealthChecker({name: checks.build(name) for name in _in_order(names)})
 
 
@@ -122,7 +127,7 @@ def _default_names(config: CERTConfig, *, is_server: bool) -> Iterable[str]:
     if is_server:
         names.discard("files")  # they were read when the model was loaded
     elif config.server is not None:
-        names = {"environment", "clock", "server"}
+        names = set(SERVER_CHECKS) - {"anthropic"}
     return names
 
 

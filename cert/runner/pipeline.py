@@ -129,7 +129,9 @@ def run_cases(
 
 def build_refusal(refused: RefusedInput, settings: RunSettings) -> Outcome:
     """Account for input that never became a prompt."""
-    record = build_refused_record(run_id=settings.run_id, refused=refused)
+    record = build_refused_record(
+        run_id=settings.run_id, refused=refused, correlation_id=settings.correlation_id
+    )
     return Outcome(refused, None, record, encode_record(record))
 
 

@@ -14,6 +14,8 @@ from cert_cli.options import NO_LEDGER
 from cert_cli.texts import epilog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cert.core.config import CERTConfig
     from cert.core.health import HealthReport
     from cert_cli.interrupts import Interrupts
@@ -145,6 +147,19 @@ def health(  # noqa: PLR0913 - one parameter a flag
         _require_positive(timeout, "--timeout")
         if max_checkpoint_age is not None:
             _require_positive(max_checkpoint_age, "--max-checkpoint-age")
+        if server is not None:
+            _refuse_beside_server(
+                {
+                    "--model": model,
+                    "--device": device,
+                    "--expect-digest": expect_digest,
+                    "--max-checkpoint-age": max_checkpoint_age,
+                    "--ledger": None if record else ledger,
+                    "--no-ledger": no_ledger or None,
+                    "--keys": None if record else keys,
+                },
+                check or [],
+            )
         settings = load_settings(
             config,
             model=model,
@@ -174,6 +189,20 @@ def health(  # noqa: PLR0913 - one parameter a flag
         return code
 
     run_command(body, debug=debug)
+
+
+def _refuse_beside_server(given: Mapping[str, object], checks: Sequence[str]) -> None:
+    """Refuse what would not be looked at where a server is asked about itself."""
+    from cert.core.errors import ConfigurationError  # noqa: PLC0415 - not for --help
+    from cert.runner.health import SERVER_CHECKS  # noqa: PLC0415 - the same
+
+    names = [flag for flag, value in given.items() if value is not None]
+    names += [f"--check {name}" for name in checks if name not in SERVER_CHECKS]
+    if names:
+        raise ConfigurationError(
+            f"{', '.join(names)}: not beside --server, whose model, ledger and key are its own",
+            hint="leave it out, or ask on the server's machine without --server",
+        )
 
 
 def _require_positive(seconds: float, flag: str) -> None:

@@ -147,3 +147,11 @@ def test_the_token_is_masked_whatever_it_looks_like(monkeypatch: pytest.MonkeyPa
         assert "a plain sentence" not in result.stdout
         assert "[redacted]" in result.stdout
     assert "a plain sentence" not in repr(CERTConfig.load())
+
+
+def test_a_wrong_token_is_not_shown_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CERT_TOKEN", "hunter2")
+    result = runner.invoke(app, ["show"])
+    assert result.exit_code == 2
+    assert "hunter2" not in result.stderr
+    assert "token (environment CERT_TOKEN): String should have at least 16" in result.stderr

@@ -179,3 +179,36 @@ def test_ctrl_c_ends_it(processes: Processes) -> None:
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, b"", b"cert: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--expect-digest", "sha256:aa"),
+        ("--model", "reference"),
+        ("--device", "cpu"),
+        ("--ledger", "x"),
+        ("--no-ledger",),
+        ("--keys", "x"),
+        ("--max-checkpoint-age", 5),
+        ("--check", "model", "--check", "server"),
+    ],
+    ids=lambda flags: flags[0],
+)
+def test_what_a_server_would_not_be_asked_about_is_refused(
+    cert: Program, flags: tuple[str | int, ...]
+) -> None:
+    ran = cert("health", "--server", "http://127.0.0.1:9", *flags)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{flags[0]}" in ran.err
+    assert "not beside --server" in ran.err
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["127.0.0.1:8000", "ftp://x", "http://", "http://u:pw@x", "http://x?y=1", "http://x:99999"],
+)
+def test_a_url_that_is_none_is_a_usage_error(cert: Program, url: str) -> None:
+    ran = cert("health", "--server", url)
+    assert (ran.code, ran.out) == (2, "")
+    assert "pw" not in ran.err

@@ -139,6 +139,11 @@ class Place:
             tuple(line for line in lines if not line.startswith(("ack ", "error "))),
         )
 
+    def begin_anew(self) -> None:
+        """Forget the ledger, and what the keys remember of it."""
+        shutil.rmtree(self.ledger, ignore_errors=True)
+        shutil.rmtree(self.keys / "heads", ignore_errors=True)
+
     def open(self, limits: Limits | None = None) -> Ledger:
         return open_ledger(self.ledger, KeyStore(self.keys), origin=ORIGIN, limits=limits)
 

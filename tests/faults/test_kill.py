@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from itertools import count
 
@@ -28,7 +27,7 @@ def killed_at(call: str, number: int) -> list[str]:
 def kill_at_each(place: Place, call: str, step: int, torn: bytes = b"") -> int:
     """Kill at every so manieth call; returns how many kills that were."""
     for kills in count():
-        shutil.rmtree(place.ledger, ignore_errors=True)
+        place.begin_anew()
         place.acks.unlink(missing_ok=True)
         if torn:
             place.open().close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ def fail_at_each(place: Place, call: str, error: str, step: int = 1) -> list[tup
     said = []
     log = place.root / "log"
     for number in count(1, step):
-        shutil.rmtree(place.ledger, ignore_errors=True)
+        place.begin_anew()
         place.acks.unlink(missing_ok=True)
         code = place.write(*SESSION, before=failing(call, error, number, log))
         happened = "(INJECTED)" in log.read_text()

@@ -57,7 +57,7 @@ def test_cut_at_every_byte(unsealed: Place, tmp_path: Path, with_tail: bool, ste
     shutil.copytree(place.ledger, origin)
     sizes = range(ends[SEALED - 1], len(data) + 1, step)
     for size in sizes:
-        shutil.rmtree(place.ledger)
+        place.begin_anew()
         shutil.copytree(origin, place.ledger)
         segment(place).write_bytes(data[:size])
         whole = sum(end <= size for end in ends)
@@ -124,12 +124,13 @@ def test_the_segment_of_a_new_ledger_may_be_empty_or_torn(place: Place) -> None:
     path = place.ledger / "segments" / last
     line = path.read_bytes()
     (place.ledger / "checkpoints" / "000000000003.note").unlink()
+    shutil.rmtree(place.keys / "heads")
     for size in (0, 1, len(line) - 1):
         path.write_bytes(line[:size])
         (place.ledger / TAIL).unlink(missing_ok=True)
         before = place.tree()
         assert place.check_nothing_lost() == (size > 0)
-        shutil.rmtree(place.ledger)
+        place.begin_anew()
         for name, data in before.items():
             (place.ledger / name).parent.mkdir(parents=True, exist_ok=True)
             (place.ledger / name).write_bytes(data)

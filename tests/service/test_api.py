@@ -90,6 +90,7 @@ def test_a_prompt_that_is_none_is_refused_and_recorded(running: Running, prompt:
     assert reply.status == 422
     assert reply.headers["content-type"] == "application/json"
     assert reply.json["kind"] == "refused"
+    assert reply.json["correlation_id"] == reply.headers["x-correlation-id"]
     assert reply.json in running.records()
 
 

@@ -83,10 +83,29 @@ class _Error(msgspec.Struct):
     type: str
 
 
+class _Counts(msgspec.Struct):
+    passed: int = 0
+    failed: int = 0
+    inconclusive: int = 0
+    errors: int = 0
+    refused: int = 0
+
+    def outcome(self) -> str:
+        """What a process would have ended with that tolerates no error."""
+        if self.errors or self.refused:
+            return "incomplete"
+        if self.failed:
+            return "fail"
+        if self.inconclusive:
+            return "inconclusive"
+        return "pass" if self.passed else OTHER
+
+
 class _Run(msgspec.Struct):
     phase: str
     command: str | None = None
     exit_code: int | None = None
+    counts: _Counts | None = None
 
 
 class _Record(msgspec.Struct):
@@ -151,7 +170,7 @@ class CommandTotals(msgspec.Struct):
     Attributes:
         outcomes: Runs by outcome.
         last_s: Unix time of the last end; None where there was none.
-        last_success_s: Of the last end with exit code 0.
+        last_success_s: Of the last end with outcome `pass`.
         last_exit_code: Of the last end that had one.
     """
 
@@ -293,11 +312,14 @@ class Counter:
         if run.phase == "interrupted":
             outcome = "incomplete"
         else:
-            outcome = OTHER if code is None else _OUTCOME_BY_CODE.get(code, OTHER)
+            if code is not None:
+                outcome = _OUTCOME_BY_CODE.get(code, OTHER)
+            else:  # of a server's runs, which end without its ending
+                outcome = OTHER if run.counts is None else run.counts.outcome()
             command.last_exit_code = code if code is None or 0 <= code <= 255 else None  # noqa: PLR2004 - what a process has
         _add(command.outcomes, outcome)
         command.last_s = _unix_time(record.time) or command.last_s
-        if code == 0:
+        if outcome == "pass":
             command.last_success_s = command.last_s
         return True
 

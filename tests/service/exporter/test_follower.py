@@ -354,6 +354,31 @@ def test_a_rotation_by_a_stranger_breaks_it(disk: Disk) -> None:
     assert "no rotation" in follower.state.fault
 
 
+@pytest.mark.parametrize(
+    ("counts", "outcome"),
+    [
+        ({"passed": 2}, "pass"),
+        ({"passed": 2, "inconclusive": 1}, "inconclusive"),
+        ({"passed": 2, "inconclusive": 1, "failed": 1}, "fail"),
+        ({"failed": 1, "errors": 1}, "incomplete"),
+        ({"passed": 1, "refused": 1}, "incomplete"),
+        ({}, "other"),
+    ],
+)
+def test_a_run_that_a_server_made_ends_as_its_counts_say(
+    disk: Disk, counts: dict[str, int], outcome: str
+) -> None:
+    end = run("end", "r", code=None)
+    end["run"]["counts"] = counts
+    disk.add(run("begin", "r"), end)
+    exporter = LedgerExporter({"a": disk.folder})
+    exporter.look()
+    found = exposition(exporter)
+    assert found["cert_runs_total", ("a", "batch", outcome)] == 1
+    has_success = ("cert_run_last_success_timestamp_seconds", ("a", "batch")) in found
+    assert has_success == (outcome == "pass")
+
+
 def test_runs_are_counted_by_command_and_outcome(disk: Disk) -> None:
     codes = (0, 1, 3, 4, 130, None)
     for number, code in enumerate(codes):
