@@ -64,8 +64,6 @@ def to_text(report: HealthReport, style: Style, *, quiet: bool) -> str:
     count = "1 check" if len(report.checks) == 1 else f"{len(report.checks)} checks"
     with console.capture() as capture:
         head = Text(report.status.value.upper(), _COLORS[report.status])
-        console.print(
-            head.append(f"  {count} in {report.duration_s:.2f} s", "")
-        )
+        console.print(head.append(f"  {count} in {report.duration_s:.2f} s", ""))
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n"
