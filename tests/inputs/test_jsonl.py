@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import time
 from typing import TYPE_CHECKING
@@ -197,14 +198,20 @@ def test_many_keys_and_hostile_quotes_take_linear_time(read: Read) -> None:
         pairs = b",".join(b'"k%d":[]' % at for at in range(count))
         keys = b"{" + pairs + b', "prompt": "a"}\n'
         quotes = b"{" + b'[\\"' * count + b"\n"
-        begun = time.process_time()
-        items = read(keys + quotes + line(prompt="after"), NAME, max_chars=1_000_000)
-        took = time.process_time() - begun
+        gc.disable()  # it would look through everything that other tests left, again and again
+        try:
+            begun = time.process_time()
+            items = read(keys + quotes + line(prompt="after"), NAME, max_chars=1_000_000)
+            took = time.process_time() - begun
+        finally:
+            gc.enable()
         assert seen(items) == [(1, "a"), (2, "!InvalidInput"), (3, "after")]
         return took
 
-    # Whatever the machine: four times the keys take four times as long, and not sixteen.
-    assert took_s(400_000) < 8 * took_s(100_000)
+    # Whatever the machine: eight times the keys take eight times as long, and not sixty-four. The
+    # middle of three, since other processes have the processor's caches now and then.
+    small, large = (sorted(took_s(count) for _ in range(3))[1] for count in (50_000, 400_000))
+    assert large < 24 * small
 
 
 def test_a_million_keys_are_over_the_default_limit(read: Read) -> None:
