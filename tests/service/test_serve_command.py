@@ -62,8 +62,7 @@ def test_it_answers_before_it_is_ready_and_measures_after(program: Program) -> N
     record = reply.json
     assert record["provenance"]["model"]["name"] == "reference"
     assert record["assessment"]["policy"]["id"] == "reference"
-    answered = program.logged("answered")
-    assert answered is not None
+    program.wait_for("answered")  # which is logged once the answer is out
     assert SECRET_PROMPT not in program.err.read_text()
     assert TOKEN not in program.err.read_text()
     for line in program.err.read_bytes().splitlines():
