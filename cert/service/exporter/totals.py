@@ -311,12 +311,11 @@ class Counter:
         code = run.exit_code
         if run.phase == "interrupted":
             outcome = "incomplete"
+        elif code is None:  # of a server's runs, which end without its ending
+            outcome = OTHER if run.counts is None else run.counts.outcome()
         else:
-            if code is not None:
-                outcome = _OUTCOME_BY_CODE.get(code, OTHER)
-            else:  # of a server's runs, which end without its ending
-                outcome = OTHER if run.counts is None else run.counts.outcome()
-            command.last_exit_code = code if code is None or 0 <= code <= 255 else None  # noqa: PLR2004 - what a process has
+            outcome = _OUTCOME_BY_CODE.get(code, OTHER)
+            command.last_exit_code = code if 0 <= code <= 255 else None  # noqa: PLR2004 - what a process has
         _add(command.outcomes, outcome)
         command.last_s = _unix_time(record.time) or command.last_s
         if outcome == "pass":

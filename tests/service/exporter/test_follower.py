@@ -400,6 +400,7 @@ def test_runs_are_counted_by_command_and_outcome(disk: Disk) -> None:
     }
     assert found["cert_run_open", ("a",)] == 3
     assert found["cert_run_last_exit_code", ("a", "other")] == 0
+    assert found["cert_run_last_exit_code", ("a", "batch")] == 130  # the one after it had none
     stamp = found["cert_run_last_success_timestamp_seconds", ("a", "batch")]
     assert stamp == 1793613600.0  # 2026-11-02T10:00:00Z, by `date +%s`
 
