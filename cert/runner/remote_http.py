@@ -83,7 +83,8 @@ class Link:
                     raise self.lost("before its answer was complete") from error
                 raise not_a_server(self._target, f"it speaks no HTTP/1.1 ({error})") from error
             except OSError as error:
-                raise self.lost(f"({error.strerror or type(error).__name__})") from error
+                reason = error.strerror or type(error).__name__
+                raise self.lost(f"before its answer was complete ({reason})") from error
             if isinstance(event, h11.InformationalResponse):
                 self.is_continued.set()
                 continue
