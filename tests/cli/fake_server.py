@@ -135,7 +135,7 @@ class FakeServer:
             thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError, HangUpError, h11.ProtocolError), connection:
+        with contextlib.suppress(OSError, h11.ProtocolError), connection:
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
                 self._connections.append(connection)
@@ -171,6 +171,15 @@ class _Conversation:
         self._state = h11.Connection(h11.SERVER)
 
     def run(self) -> None:
+        try:
+            self._answer()
+        except HangUpError:
+            # Closed with something unread, it would be reset, and what it sent lost on the way.
+            self._connection.shutdown(socket.SHUT_WR)
+            while self._connection.recv(65536):
+                pass
+
+    def _answer(self) -> None:
         request = self._next()
         assert isinstance(request, h11.Request)
         url = urlsplit(request.target.decode())

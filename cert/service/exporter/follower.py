@@ -26,7 +26,7 @@ from cert.ledger.findings import State
 from cert.ledger.line import is_control, may_be_control
 from cert.ledger.lineage import Lineage, parse_genesis
 from cert.ledger.merkle import Frontier
-from cert.ledger.pruned import parse_pruned
+from cert.ledger.pruned import parse_pruned, verify_pruned
 from cert.ledger.reader import (
     CHECKPOINTS,
     CHUNK_BYTES,
@@ -144,6 +144,8 @@ class Follower:
             self._restart(reader, part)
         if self.state.position is None and not self._start(reader, part):
             return self._judge()
+        if part is not None:
+            self._seal_pruned(reader, part)
         self._walk(reader)
         self._date_checkpoint()
         return self._judge()
@@ -202,6 +204,19 @@ class Follower:
             self.state.position = None
             return self._start(reader, part)
         return False
+
+    def _seal_pruned(self, reader: FolderReader, part: PrunedPart) -> None:
+        """Count what was removed as sealed: its checkpoint may be newer than the last look."""
+        position = self.state.position
+        assert position is not None  # noqa: S101 - it was found
+        if not self.state.sealed < part.size <= position.size:
+            return
+        try:
+            verify_pruned(part, reader.read_checkpoint)
+        except LedgerError as error:
+            self._blame(error.message)
+        else:
+            self.state.sealed = part.size
 
     def _is_same_genesis(self, line: bytes | None) -> bool:
         kept = self.state.lineage

@@ -558,6 +558,30 @@ def test_records_pruned_before_they_were_counted_are_said(
     assert follower.state.restarts == 0
 
 
+def prune_without_an_earlier_seal(disk: Disk) -> Follower:
+    """A segment was closed without a checkpoint, and got one when it was pruned."""
+    disk.cut()
+    disk.rotate("second")
+    follower = follow(disk)
+    assert follower.unsealed == 2
+    disk.prune()
+    return follower
+
+
+def test_a_pruning_seals_what_it_removed(disk: Disk) -> None:
+    follower = prune_without_an_earlier_seal(disk)
+    follower.look()
+    assert (follower.unsealed, follower.condition) == (1, Condition.UNSEALED)
+    assert follower.state.totals.records == 2
+
+
+def test_a_pruning_whose_checkpoint_is_gone_seals_nothing(disk: Disk) -> None:
+    follower = prune_without_an_earlier_seal(disk)
+    (disk.folder / "checkpoints" / "000000000001.note").unlink()
+    follower.look()
+    assert (follower.unsealed, follower.condition) == (2, Condition.BROKEN)
+
+
 def test_a_line_that_is_too_long_is_a_fault_and_passed_over(
     disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
