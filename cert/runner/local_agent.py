@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cert.backends.protocol import FinishReason, SamplingParams
+from cert.coordination.metrics import Outcome
 from cert.coordination.protocol import (
     Attempt,
     Call,
@@ -25,6 +26,7 @@ from cert.evidence.record import describe_signals
 from cert.inputs.case import PromptCase
 
 if TYPE_CHECKING:
+    from cert.coordination.metrics import CoordinationMetrics
     from cert.trajectory.engine import HamiltonianEngine
 
 _STOP_REASONS: Final = {
@@ -51,7 +53,7 @@ class LocalAgent:
         temperature: float,
         seed: int,
         chat: str = "auto",
-        max_tokens: int | None = None,
+        metrics: CoordinationMetrics | None = None,
     ) -> None:
         """Take an engine.
 
@@ -61,13 +63,13 @@ class LocalAgent:
             seed: Keys sampling together with the call's key, so that a call that is repeated gets
                 the same answer.
             chat: `auto`, `always` or `never`: whether the chat template is applied.
-            max_tokens: Limits what calls ask for; None leaves it.
+            metrics: Counts the calls; None counts none.
         """
         self._engine = engine
         self._temperature = temperature
         self._seed = seed
         self._chat = chat
-        self._max_tokens = max_tokens
+        self._metrics = metrics
 
     async def call(self, call: Call) -> Reply:
         """Generate the next turn of the conversation.
@@ -77,10 +79,26 @@ class LocalAgent:
         Raises:
             CallError: Nothing was generated, or not to its end.
         """
+        if self._metrics is None:
+            return await self._generate(call)
+        started, outcome = time.monotonic(), Outcome.CANCELLED
+        usage: Usage | None = None
+        try:
+            reply = await self._generate(call)
+            outcome, usage = Outcome.OK, reply.usage
+        except CallError as error:
+            outcome, usage = Outcome(error.failure), error.usage
+            raise
+        finally:
+            self._metrics.record_call(outcome, duration_s=time.monotonic() - started, attempts=1)
+            if usage is not None:
+                self._metrics.record_usage(usage, None)
+        return reply
+
+    async def _generate(self, call: Call) -> Reply:
         started = time.monotonic()
-        limit = call.max_tokens
         sampling = SamplingParams(
-            max_new_tokens=limit if self._max_tokens is None else min(limit, self._max_tokens),
+            max_new_tokens=call.max_tokens,
             temperature=self._temperature,
             seed=self._seed,
         )

@@ -5,7 +5,9 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from cert.coordination.metrics import CoordinationMetrics
 from cert.coordination.protocol import (
     Agent,
     Call,
@@ -79,11 +81,26 @@ async def test_a_reply_that_is_cut_off_is_none(agent: Agent) -> None:
     assert caught.value.failure is CallFailure.TRANSIENT
 
 
-async def test_a_limit_of_its_own(engine: HamiltonianEngine) -> None:
-    agent = LocalAgent(engine, temperature=0.0, seed=0, max_tokens=3)
-    assert (await agent.call(ask(max_tokens=8))).usage.output_tokens == 3
+async def test_closing_leaves_the_engine(agent: Agent) -> None:
     await agent.aclose()
     assert (await agent.call(ask(max_tokens=2))).usage.output_tokens == 2
+
+
+async def test_calls_are_counted_with_how_they_ended(engine: HamiltonianEngine) -> None:
+    registry = CollectorRegistry()
+    metrics = CoordinationMetrics(registry)
+    agent = LocalAgent(engine, temperature=0.0, seed=0, chat="never", metrics=metrics)
+    reply = await agent.call(ask(max_tokens=3))
+    with pytest.raises(CallError):
+        await agent.call(ask(text=""))
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"cert_coordination_{name}", labels)
+
+    assert value("calls_total", outcome="ok") == value("calls_total", outcome="rejected") == 1
+    assert value("tokens_total", direction="output") == 3
+    assert value("tokens_total", direction="input") == reply.usage.input_tokens
+    assert value("cost_usd_total") == 0
 
 
 def test_a_conversation_is_one_text() -> None:
