@@ -1,4 +1,4 @@
-"""The flags that `cert analyze` and `cert batch` share, once.
+"""The flags that the recording commands share, once.
 
 A flag that was not given is None and leaves its setting to the environment, the files and the
 defaults (`cert config show --origin`).
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 OUTPUT_FORMATS = ("jsonl", "human")
 NO_LEDGER = "none"
@@ -155,7 +155,7 @@ class SharedFlags:
     ] = None
     dry_run: Annotated[
         bool,
-        _option("--dry-run", help="Count prompts, estimate memory and time, and do nothing."),
+        _option("--dry-run", help="Count the work, estimate what it takes, and do nothing."),
     ] = False
     no_input: Annotated[
         bool, _option("--no-input", help="Never wait for somebody to type prompts.")
@@ -214,10 +214,16 @@ _SETTINGS = (
 )
 
 
-def with_shared_flags(command: Callable[..., None]) -> Callable[..., None]:
+def with_shared_flags(
+    command: Callable[..., None], *, without: Collection[str] = ()
+) -> Callable[..., None]:
     """Give a command the shared flags: its parameter `flags` is made of them.
 
     Typer reads a command's flags off its signature; this writes that signature.
+
+    Args:
+        command: Takes `flags`.
+        without: Names of the flags that it has no use for; they stay as if not given.
     """
     hints = get_type_hints(SharedFlags, include_extras=True)
     shared = [
@@ -228,6 +234,7 @@ def with_shared_flags(command: Callable[..., None]) -> Callable[..., None]:
             annotation=hints[field.name],
         )
         for field in fields(SharedFlags)
+        if field.name not in without
     ]
     own = inspect.signature(command, eval_str=True)
     parameters = [one for one in own.parameters.values() if one.name != "flags"]

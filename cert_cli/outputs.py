@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import ExitStack
 
-    from cert.runner.pipeline import Outcome
-
-    Render = Callable[[Outcome, Style], str]
+    Draw = Callable[[Style], str]
 
 
 @dataclass(slots=True)
@@ -31,7 +29,6 @@ class Outputs:
         stdout_style: None for JSON lines on stdout, else how to draw the human view.
         records: Files of JSON lines, locked.
         views: Files of the human view, locked.
-        render: Draws the human view of an outcome.
         stdout_is_gone: Whether its reader went away; the files go on without it.
         has_ledger: Whether a ledger that was asked for takes the records, too.
     """
@@ -52,18 +49,23 @@ class Outputs:
         """Whether stdout is a terminal, on which a bar may stand too."""
         return is_live(sys.stdout)
 
-    def write(self, outcome: Outcome, render: Render) -> None:
-        """Write an outcome everywhere: files first, since they are what is kept.
+    def write(self, line: bytes, draw: Draw | None) -> None:
+        """Write a record everywhere: files first, since they are what is kept.
+
+        Args:
+            line: The record.
+            draw: Its human view; None where it has none.
 
         Raises:
             OutputError: A file cannot be written, or stdout cannot and no file is there.
         """
         for file in self.records:
-            file.write(outcome.line)
-        for file in self.views:
-            file.write(render(outcome, Style()).rstrip("\n").encode())
+            file.write(line)
+        if draw is not None:
+            for file in self.views:
+                file.write(draw(Style()).rstrip("\n").encode())
         if not self.stdout_is_gone:
-            self._write_stdout(outcome, render)
+            self.show(line, draw)
 
     def close(self) -> None:
         """Bring everything to the disk.
@@ -74,11 +76,18 @@ class Outputs:
         for file in (*self.records, *self.views):
             file.close()
 
-    def _write_stdout(self, outcome: Outcome, render: Render) -> None:
+    def show(self, line: bytes, draw: Draw | None) -> None:
+        """Write a record to stdout alone, for as long as it is read.
+
+        Raises:
+            OutputError: It cannot be written, for another reason.
+        """
         if self.stdout_style is None:
-            data = outcome.line + b"\n"
+            data = line + b"\n"
+        elif draw is None:
+            return
         else:
-            text = render(outcome, self.stdout_style)
+            text = draw(self.stdout_style)
             data = text.encode(getattr(sys.stdout, "encoding", None) or "utf-8", "backslashreplace")
         try:
             write_stdout(data)

@@ -1,16 +1,17 @@
-"""How far a batch is: a bar on a terminal's stderr, and a line at the end."""
+"""How far a run is: a bar on a terminal's stderr, and a line at the end."""
 
 from __future__ import annotations
 
 import sys
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cert_cli.terminal import is_live, style_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rich.progress import Progress, TaskID
 
@@ -59,6 +60,10 @@ class Meter:
 
     def show(self, tally: Tally) -> None:
         """Draw the tally, a few times a second at most."""
+        self.show_count(tally.total, partial(describe, tally))
+
+    def show_count(self, done: int, words: Callable[[], str]) -> None:
+        """Draw how much is done and what there is to say of it, likewise."""
         now = time.monotonic()
         if self._progress is None or self._task is None or now - self._drawn_at < _INTERVAL_S:
             return
@@ -68,9 +73,9 @@ class Meter:
             self._is_drawn = True
         self._progress.update(
             self._task,
-            completed=tally.total,
+            completed=done,
             total=self.total,
-            counts=describe(tally),
+            counts=words(),
             refresh=True,
         )
 

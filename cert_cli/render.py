@@ -5,17 +5,16 @@ It is drawn from the record alone, so it never shows more than the record does.
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from cert.assessment.verdict import Verdict
 from cert.evidence.numbers import decode_number
 from cert.observability.controls import escape_controls
+from cert_cli.drawing import console_of, draw_parts
 from cert_cli.picture import draw, legend
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def render_line(record: Record, style: Style) -> str:
     line.truncate(
         max(style.width, _LINE_WIDTH) - 1, overflow="ellipsis" if style.unicode else "crop"
     )
-    return _export([line], style)
+    return draw_parts([line], style)
 
 
 def render_page(
@@ -73,7 +72,7 @@ def render_page(
     if _has_content(record):
         parts += [_prompt(record), *_text(record, style, split)]
     parts += [_checks(record["assessment"]["checks"]), _footer(record)]
-    return _export(parts, style) + "\n"
+    return draw_parts(parts, style) + "\n"
 
 
 def _verdict_line(record: Record) -> Text:
@@ -135,7 +134,7 @@ def _text(
     else:
         picture = draw(pieces, [decode_number(one) for one in generation["logprobs"]], style)
     bar = "\u2502 " if style.unicode else "| "
-    console = _console(style)
+    console = console_of(style)
     # The bar before every line: a text cannot pass itself off as a line of ours.
     lines = picture.wrap(console, style.width - len(bar))
     for line in lines:
@@ -190,25 +189,3 @@ def _number(value: object) -> str:
 
 def _plain(text: str) -> str:
     return escape_controls(text)
-
-
-def _console(style: Style) -> Console:
-    return Console(
-        file=io.StringIO(),
-        width=style.width,
-        force_terminal=style.color,
-        color_system="256" if style.color else None,
-        no_color=not style.color,
-        legacy_windows=False,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
-
-
-def _export(parts: Sequence[RenderableType], style: Style) -> str:
-    console = _console(style)
-    for part in parts:
-        console.print(part, soft_wrap=isinstance(part, Text))
-    written = console.file
-    return written.getvalue() if isinstance(written, io.StringIO) else ""

@@ -12,6 +12,7 @@ import threading
 import uuid
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from cert.core.config import CERTConfig
@@ -243,7 +244,7 @@ class _Session:
                     recorded = outcome if self._evidence is None else self._evidence.write(outcome)
                     self._in_run.add(outcome.record)
                     self._resumed.tally.add(outcome.record)
-                    outputs.write(recorded, self._render)
+                    outputs.write(recorded.line, partial(self._render, outcome))
                     meter.show(self._resumed.tally)
                     if not outputs.has_sink:
                         break
