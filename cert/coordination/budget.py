@@ -17,11 +17,14 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+import orjson
+
+from cert.coordination.transcript import total_tokens
 from cert.core.errors import CertError, ConfigurationError
 
 if TYPE_CHECKING:
     from cert.coordination.prices import Prices
-    from cert.coordination.protocol import Usage
+    from cert.coordination.protocol import Call, Usage
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,6 @@ class Budget:
         max_tokens: Input and output tokens together; None is no limit.
         max_usd: None is no limit.
         prices: What tokens cost; without them, no costs are known.
-        spent: What the run had spent before it was resumed.
 
     Raises:
         ConfigurationError: A limit is negative or not finite, or one in USD has no prices.
@@ -70,7 +72,6 @@ class Budget:
         max_tokens: int | None = None,
         max_usd: Decimal | None = None,
         prices: Prices | None = None,
-        spent: Spend | None = None,
     ) -> None:
         if max_tokens is not None and max_tokens < 0:
             raise ConfigurationError(f"the budget in tokens is at least 0, got {max_tokens}")
@@ -83,7 +84,7 @@ class Budget:
         self.max_tokens = max_tokens
         self.max_usd = max_usd
         self.prices = prices
-        self.spent = Spend() if spent is None else spent
+        self.spent = Spend()
         self.reserved_tokens = 0
         self.reserved_usd = _NOTHING
 
@@ -99,20 +100,32 @@ class Budget:
             BudgetExceededError: It would go over a limit.
             ConfigurationError: There is no price for the model.
         """
-        if input_tokens < 0 or output_tokens < 0:
-            raise ValueError("tokens are at least 0")
-        tokens = input_tokens + output_tokens
-        price = None if self.prices is None else self.prices.price(model)
-        usd = (
-            _NOTHING
-            if price is None
-            else price.bound_usd(input_tokens=input_tokens, output_tokens=output_tokens)
-        )
+        tokens, usd = self._bound(model, input_tokens, output_tokens)
         _check("tokens", self.max_tokens, self.spent.tokens, self.reserved_tokens, tokens)
         _check("USD", self.max_usd, self.spent.usd, self.reserved_usd, usd)
-        self.reserved_tokens += tokens
-        self.reserved_usd += usd
-        return Reservation(self, model, tokens, usd)
+        return self._set_aside(model, tokens, usd)
+
+    def charge_earlier(self, call: Call, usage: Usage | None) -> None:
+        """Charge a call that an earlier process of the run has made, whatever the limits are.
+
+        Args:
+            call: It.
+            usage: What it cost; None charges the most that it can have cost.
+
+        Raises:
+            ConfigurationError: There is no price for the model.
+        """
+        if usage is None:
+            input_tokens, output_tokens = bound_input_tokens(call), call.max_tokens
+        else:
+            output_tokens = usage.output_tokens
+            input_tokens = total_tokens(usage) - output_tokens
+        tokens, usd = self._bound(call.model, input_tokens, output_tokens)
+        reservation = self._set_aside(call.model, tokens, usd)
+        if usage is None:
+            reservation.charge_unknown()
+        else:
+            reservation.settle(usage)
 
     def cost_usd(self, model: str, usage: Usage) -> Decimal | None:
         """Return what this usage costs; None without prices.
@@ -121,6 +134,22 @@ class Budget:
             ConfigurationError: There is no price for the model.
         """
         return None if self.prices is None else self.prices.price(model).cost_usd(usage)
+
+    def _bound(self, model: str, input_tokens: int, output_tokens: int) -> tuple[int, Decimal]:
+        """The most that a call can cost, in tokens and in USD."""
+        if input_tokens < 0 or output_tokens < 0:
+            raise ValueError("tokens are at least 0")
+        if self.prices is None:
+            return input_tokens + output_tokens, _NOTHING
+        usd = self.prices.price(model).bound_usd(
+            input_tokens=input_tokens, output_tokens=output_tokens
+        )
+        return input_tokens + output_tokens, usd
+
+    def _set_aside(self, model: str, tokens: int, usd: Decimal) -> Reservation:
+        self.reserved_tokens += tokens
+        self.reserved_usd += usd
+        return Reservation(self, model, tokens, usd)
 
 
 class Reservation:
@@ -177,14 +206,18 @@ class Reservation:
         self._budget.reserved_usd -= self.usd
 
 
-def total_tokens(usage: Usage) -> int:
-    """Return all tokens of a usage."""
-    return (
-        usage.input_tokens
-        + usage.output_tokens
-        + usage.cache_read_tokens
-        + usage.cache_write_tokens
-    )
+def bound_input_tokens(call: Call) -> int:
+    """Return more tokens than the input of a call can have.
+
+    A token of the tokenizers in use is at least one byte of UTF-8. Roles and the system prompt cost
+    some more, and so does a schema, which servers turn into instructions.
+    """
+    texts = [message.text for message in call.messages] + [call.system or ""]
+    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    size += 64 + 16 * len(call.messages)
+    if call.schema is not None:
+        size += 1024 + len(orjson.dumps(dict(call.schema)))
+    return size
 
 
 def _check(

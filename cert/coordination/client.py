@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cert.coordination.breaker import build_breaker
-from cert.coordination.budget import Budget, BudgetExceededError
+from cert.coordination.budget import Budget, BudgetExceededError, bound_input_tokens
 from cert.coordination.endpoint import resolve_endpoint
 from cert.coordination.faults import (
     AttemptError,
@@ -97,7 +97,6 @@ class AnthropicClient:
         endpoint = resolve_endpoint(config, default_base_url=connection.DEFAULT_BASE_URL)
         self.base_url = endpoint.base_url
         self.budget = Budget() if budget is None else budget
-        self._bound_input_tokens = connection.bound_input_tokens
         self._scrub = Scrubber(endpoint.secrets)
         self._connection = connection.Connection(
             base_url=endpoint.base_url,
@@ -293,7 +292,7 @@ class AnthropicClient:
         try:
             return self.budget.reserve(
                 call.model,
-                input_tokens=self._bound_input_tokens(call),
+                input_tokens=bound_input_tokens(call),
                 output_tokens=call.max_tokens,
             )
         except BudgetExceededError as error:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cert.coordination.budget import Budget, BudgetExceededError, Spend, total_tokens
+from cert.coordination.budget import Budget, BudgetExceededError, Spend
 from cert.coordination.prices import parse_prices
-from cert.coordination.protocol import Usage
+from cert.coordination.protocol import Call, Message, Role, Usage
+from cert.coordination.transcript import total_tokens
 from cert.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -67,10 +68,29 @@ def test_a_limit_may_be_used_up_to_the_last_token() -> None:
     budget.reserve("m", input_tokens=0, output_tokens=0)
 
 
+CALL = Call(
+    key="t/single/0/0/0", model="dear", messages=(Message(Role.USER, "x" * 20),), max_tokens=50
+)
+
+
 def test_a_resumed_run_goes_on_from_what_it_had_spent() -> None:
-    budget = Budget(max_tokens=150, spent=Spend(tokens=100))
+    budget = Budget(max_tokens=150, prices=PRICES)
+    budget.charge_earlier(CALL, Usage(60, 30, 4, 6))
+    usd = Decimal("0.00018") + Decimal("0.00045") + Decimal("0.0000012") + Decimal("0.0000225")
+    assert budget.spent == Spend(tokens=100, usd=usd)
+    assert budget.reserved_tokens == budget.reserved_usd == 0
     with pytest.raises(BudgetExceededError, match="has 50 left"):
-        budget.reserve("m", input_tokens=51, output_tokens=0)
+        budget.reserve("dear", input_tokens=51, output_tokens=0)
+
+
+def test_what_an_earlier_call_cost_unsaid_is_charged_in_full_even_over_the_limit() -> None:
+    budget = Budget(max_tokens=10, prices=PRICES)
+    budget.charge_earlier(CALL, None)
+    tokens = 20 + 64 + 16 + 50  # bytes, and what roles and the reply may take
+    assert budget.spent.tokens == budget.spent.unknown_tokens == tokens
+    assert budget.spent.usd == (Decimal("3.75") * 100 + 15 * 50) / 1_000_000
+    with pytest.raises(BudgetExceededError):
+        budget.reserve("dear", input_tokens=0, output_tokens=1)
 
 
 def test_a_reservation_is_closed_once() -> None:
