@@ -29,6 +29,8 @@ from cert.coordination.quantities import find_quantity
 from cert.core.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cert.coordination.answers import FinalAnswer
 
 
@@ -105,6 +107,25 @@ class Task:
             case Object():
                 return normalise_object(answer.tail)
         return normalise_text(answer.text) or None
+
+
+def find_shared_labels(tasks: Sequence[Task]) -> tuple[str, ...] | None:
+    """The closed set of labels of all tasks, normalised and sorted; None where they share none.
+
+    Args:
+        tasks: At least one.
+    """
+    first = tasks[0].evaluator
+    if not isinstance(first, Exact) or not first.labels:
+        return None
+    for task in tasks:
+        kind = task.evaluator
+        if not isinstance(kind, Exact) or kind.case != first.case:
+            return None
+        if kind.labels.keys() != first.labels.keys():
+            return None
+    fold_case = first.case == "fold"
+    return tuple(sorted({normalise_text(label, fold_case=fold_case) for label in first.labels}))
 
 
 def _check_number(text: str, kind: Numeric) -> None:

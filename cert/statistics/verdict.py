@@ -44,6 +44,8 @@ class Doubt(StrEnum):
     TOO_FEW_TASKS = "too_few_tasks"
     NO_VARIATION = "no_variation"
     MISSING_SCORES = "missing_scores"
+    JUDGE_MISTRUSTED = "judge_mistrusted"
+    """The judges failed on answers of known worth, so nobody knows what the scores are worth."""
     NOT_BETTER = "not_better"
     """Not shown to be better than the model alone."""
     NOT_AS_GOOD_FOR_THE_BUDGET = "not_as_good_for_the_budget"
@@ -123,7 +125,9 @@ class StrategyVerdict:
     p_with_failure: float | None
 
 
-def judge(trial: Trial, rule: VerdictRule) -> tuple[StrategyVerdict, ...]:
+def judge(
+    trial: Trial, rule: VerdictRule, *, is_judge_trusted: bool = True
+) -> tuple[StrategyVerdict, ...]:
     """Judge every strategy of a trial.
 
     `beneficial`: the lower bound of gamma is above 1 and that of gamma_budget at or above
@@ -135,8 +139,14 @@ def judge(trial: Trial, rule: VerdictRule) -> tuple[StrategyVerdict, ...]:
     adjustment within a strategy (Berger, Technometrics 24, 1982); across all tests of harm, of
     which one suffices. With one strategy, benefit is exactly what its two intervals show.
 
-    `undefined` goes before missing scores, missing scores before everything else. A strategy that
-    is not decided counts for the adjustment all the same.
+    `undefined` goes before missing scores and mistrusted judges, these before everything else. A
+    strategy that is not decided counts for the adjustment all the same.
+
+    Args:
+        trial: All arms.
+        rule: Fixed before the run.
+        is_judge_trusted: False where models judged, and failed on answers of known worth: nothing
+            is beneficial or harmful then.
 
     Returns:
         One verdict a strategy, in the trial's order.
@@ -173,6 +183,7 @@ def judge(trial: Trial, rule: VerdictRule) -> tuple[StrategyVerdict, ...]:
             p_beneficial=benefit[place],
             p_worse=harm[place, "alone"],
             p_worse_for_the_budget=harm.get((place, "budget")),
+            is_judge_trusted=is_judge_trusted,
         )
         verdict, doubts = _decide(evidence, rule)
         verdicts.append(
@@ -224,6 +235,7 @@ class _Evidence:
     p_beneficial: float
     p_worse: float
     p_worse_for_the_budget: float | None
+    is_judge_trusted: bool
 
 
 def _weigh(trial: Trial, top: Arm, bottom: Arm, threshold: float, rule: VerdictRule) -> _Weighed:
@@ -245,7 +257,7 @@ def _decide(
         doubts.append(Doubt.WORSE_FOR_THE_BUDGET)
     if Doubt.GAMMA_UNDEFINED in doubts or Doubt.BUDGET_UNDEFINED in doubts:
         verdict = CoordinationVerdict.UNDEFINED
-    elif Doubt.MISSING_SCORES in doubts:
+    elif Doubt.MISSING_SCORES in doubts or Doubt.JUDGE_MISTRUSTED in doubts:
         verdict = CoordinationVerdict.INCONCLUSIVE
     elif Doubt.WORSE in doubts or Doubt.WORSE_FOR_THE_BUDGET in doubts:
         verdict = CoordinationVerdict.HARMFUL
@@ -273,6 +285,7 @@ def _doubts(evidence: _Evidence, rule: VerdictRule) -> list[Doubt]:
         (Doubt.TOO_FEW_GROUPS, IntervalStatus.TOO_FEW in statuses),
         (Doubt.NO_VARIATION, IntervalStatus.NO_VARIATION in statuses),
         (Doubt.MISSING_SCORES, not evidence.missing.is_acceptable),
+        (Doubt.JUDGE_MISTRUSTED, not evidence.is_judge_trusted),
         (Doubt.TOO_FEW_TASKS, min(ratio.tasks for ratio in ratios) < rule.min_tasks),
         (Doubt.NOT_BETTER, not _is_at_least(gamma, 1.0, strictly=True)),
         (

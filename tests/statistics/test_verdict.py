@@ -153,6 +153,25 @@ def test_missing_scores_stop_every_verdict_but_undefined(make_trial: Callable[..
     assert allowed.verdict is CoordinationVerdict.BENEFICIAL
 
 
+def test_mistrusted_judges_stop_every_verdict_but_undefined(
+    make_trial: Callable[..., Trial],
+) -> None:
+    def verdict(*arms: Rows) -> StrategyVerdict:
+        (found,) = judge(make_trial(*arms), RULE, is_judge_trusted=False)
+        return found
+
+    good, middle, bad = around(0.8, 30, 1), around(0.5, 30, 2), around(0.2, 30, 3)
+    beneficial = verdict(bad, good, middle)
+    assert beneficial.verdict is CoordinationVerdict.INCONCLUSIVE
+    assert beneficial.doubts == (Doubt.JUDGE_MISTRUSTED,)
+    harmful = verdict(good, bad, middle)
+    assert harmful.verdict is CoordinationVerdict.INCONCLUSIVE
+    assert {Doubt.JUDGE_MISTRUSTED, Doubt.WORSE} <= set(harmful.doubts)
+    undefined = verdict([[0.0]] * 30, good, middle)
+    assert undefined.verdict is CoordinationVerdict.UNDEFINED
+    assert Doubt.JUDGE_MISTRUSTED in undefined.doubts
+
+
 def test_the_margin_is_what_the_budget_may_cost(make_trial: Callable[..., Trial]) -> None:
     trial = make_trial(around(0.5, 40, 1), around(0.76, 40, 2), around(0.8, 40, 3))
     assert judged(trial, VerdictRule(margin=0.1)).verdict is CoordinationVerdict.BENEFICIAL
