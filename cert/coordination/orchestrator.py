@@ -7,13 +7,18 @@
 Whatever is taken from the stream was asked for and answered; what was not taken yet is at most
 `concurrency` calls. A run that was killed goes on with the calls it has recorded as `past`, and
 ends with the same replicates: they depend on the replies alone, never on which came first.
+
+A call that failed with all its attempts leaves a score missing. So that a service that is down
+doesn't take all of them away, the run stops at `MAX_SILENT_CALLS` such failures in a row, in the
+order in which they end, whatever the model. They stay what they are, and are not asked again when
+the run goes on; everything behind them is.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from cert.coordination.evaluator import Candidate, Reason, Score, Unscored
 from cert.coordination.evaluator_parameters import Compared, Judged
@@ -21,7 +26,7 @@ from cert.coordination.evaluators import Computed
 from cert.coordination.judge import ModelJudge
 from cert.coordination.judge_pair import PairJudge
 from cert.coordination.plan import CANARY_ARM, Kind, Plan, Unit
-from cert.coordination.protocol import CallError, Reply
+from cert.coordination.protocol import CallError, CallFailure, Reply
 from cert.coordination.replicate import (
     FinishedReplicate,
     Referred,
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from cert.coordination.tasks import Task
 
 Event = FinishedCall | FinishedReplicate
+MAX_SILENT_CALLS: Final = 5
 
 
 async def run_plan(
@@ -72,8 +78,9 @@ async def run_plan(
         Each call when it is finished, and each replicate behind all of its calls.
 
     Raises:
-        CallError: A call failed in a way that no other could succeed either; yielded before, as
-            are the calls that were in flight. The run can be continued.
+        CallError: A call failed in a way that no other could succeed either, or the service seems
+            to be down (`LATER`); all calls that failed, and those that were in flight, are yielded
+            before. The run can be continued.
         ConfigurationError: A call in `past` was asked something else than this plan asks.
     """
     if concurrency < 1:
@@ -111,6 +118,7 @@ class _Run:
         self._past = past
         self._concurrency = concurrency
         self._room = asyncio.Semaphore(concurrency)
+        self._silent_calls = 0
         self._schedule = build_schedule(plan)
         self._tasks = {task.id: task for task in plan.tasks}
         self._canaries = {canary.id: canary for canary in plan.canaries}
@@ -175,11 +183,28 @@ class _Run:
 
     async def _call(self, call: Call) -> Reply | CallFault:
         try:
-            return await self._agent.call(call)
+            reply = await self._agent.call(call)
         except CallError as error:
-            if error.failure in STOPS_THE_RUN and self.stopped_by is None:
-                self.stopped_by = error
-            return CallFault.from_error(error)
+            fault = CallFault.from_error(error)
+            self.stopped_by = self.stopped_by or self._find_stop(error, fault)
+            return fault
+        self._silent_calls = 0
+        return reply
+
+    def _find_stop(self, error: CallError, fault: CallFault) -> CallError | None:
+        """What a failed call stops the run with; None where it goes on."""
+        is_silent = fault.failure is CallFailure.TRANSIENT and fault.usage is None
+        self._silent_calls = self._silent_calls + 1 if is_silent else 0
+        if fault.failure in STOPS_THE_RUN:
+            return error
+        if self._silent_calls < MAX_SILENT_CALLS:
+            return None
+        return CallError(
+            f"the service seems to be down: {self._silent_calls} calls in a row failed, the last "
+            f"one with: {fault.message}",
+            failure=CallFailure.LATER,
+            hint="resume the run later; the calls that failed count as failed, and no others",
+        )
 
     def _find(self, key: str, digest: str) -> Reply | CallFault | None:
         past = self._past.get(key)

@@ -19,6 +19,7 @@ from cert.core.errors import ConfigurationError
 from tests.coordination.helpers import FakeAgent, arm, failure, fenced, full_plan, plan, reply, run
 
 if TYPE_CHECKING:
+    from cert.coordination.plan import Plan
     from cert.coordination.replicate import FinishedReplicate
 
 
@@ -157,13 +158,13 @@ async def test_nothing_builds_on_a_call_that_was_not_taken() -> None:
 
 async def test_a_failed_call_is_no_score_of_0() -> None:
     def fails(_call: Call) -> Reply:
-        raise failure()
+        raise failure(CallFailure.INVALID)
 
     done = await run(full_plan(), FakeAgent(fails))
     outcomes = {one.unit.key: one.outcome for one in done.replicates.values()}
     assert len(outcomes) == 3 * 7 * 2
     assert not any(isinstance(one, Score) for one in outcomes.values())
-    assert outcomes["t0/single/0"] == Unscored(Reason.CALL_FAILED, "transient")
+    assert outcomes["t0/single/0"] == Unscored(Reason.CALL_FAILED, "invalid")
     own = outcomes["t0/self_consistency/0"]
     assert own == Unscored(Reason.REFERENCE_UNSCORED, "t0/debate/0")
     placebo = outcomes["t0/placebo/0"]
@@ -228,6 +229,122 @@ async def test_a_failure_that_ends_the_run_can_be_continued(
     again = await run(chosen, rest, past=past)
     assert again.replicates == whole.replicates
     assert len(rest.calls) == sum(len(one.calls) for one in whole.replicates.values()) - 25
+
+
+async def take_all(
+    agent: FakeAgent, chosen: Plan, *, past: dict[str, PastCall] | None = None, concurrency: int
+) -> tuple[list[FinishedCall], list[FinishedReplicate], CallError | None]:
+    calls: list[FinishedCall] = []
+    replicates: list[FinishedReplicate] = []
+    try:
+        async with aclosing(run_plan(chosen, agent, past=past, concurrency=concurrency)) as events:
+            async for event in events:
+                if isinstance(event, FinishedCall):
+                    calls.append(event)
+                else:
+                    replicates.append(event)
+    except CallError as error:
+        return calls, replicates, error
+    return calls, replicates, None
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_service_that_is_down_stops_the_run(concurrency: int) -> None:
+    chosen = full_plan(tasks=2)
+    state = {"left": 20}
+
+    def goes_down(call: Call) -> Reply:
+        state["left"] -= 1
+        if state["left"] < 0:
+            raise failure()
+        return answer(call)
+
+    agent = FakeAgent(goes_down)
+    calls, replicates, error = await take_all(agent, chosen, concurrency=concurrency)
+    assert error is not None
+    assert error.failure is CallFailure.LATER
+    assert "5 calls in a row failed, the last one with: planted" in error.message
+    failed = {one.call.key for one in calls if isinstance(one.outcome, CallFault)}
+    # Those in flight with the fifth one fail, too; nothing is asked behind them.
+    assert 5 <= len(failed) < 5 + concurrency
+    assert len(agent.calls) == len(calls) == 20 + len(failed)
+    unscored = {one.unit.key for one in replicates if isinstance(one.outcome, Unscored)}
+    assert unscored <= {key.rsplit("/", 2)[0] for key in failed}
+
+    past = {one.call.key: PastCall(one.digest, one.outcome) for one in calls}
+    rest = FakeAgent(answer)
+    _, after, error = await take_all(rest, chosen, past=past, concurrency=concurrency)
+    assert error is None
+    # What failed has failed; everything else is asked.
+    assert not failed & set(rest.keys)
+    assert len(after) == 2 * 7 * 2
+    recorded = {one.unit.key: one for one in replicates}
+    assert all(recorded.get(one.unit.key, one) == one for one in after)
+
+
+async def test_a_service_that_stays_down_stops_the_run_again() -> None:
+    def fails(_call: Call) -> Reply:
+        raise failure()
+
+    past: dict[str, PastCall] = {}
+    for number in range(1, 4):
+        calls, _, error = await take_all(FakeAgent(fails), full_plan(), past=past, concurrency=1)
+        assert error is not None
+        past |= {one.call.key: PastCall(one.digest, one.outcome) for one in calls}
+        assert len(past) == 5 * number
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        answer,
+        failure(CallFailure.INVALID),
+        failure(CallFailure.REJECTED),
+        failure(usage=Usage(1, 1)),
+    ],
+)
+async def test_a_service_that_answers_now_and_then_is_not_down(between: object) -> None:
+    state = {"calls": 0}
+
+    def stumbles(call: Call) -> Reply:
+        state["calls"] += 1
+        if state["calls"] % 5:
+            raise failure()
+        if isinstance(between, CallError):
+            raise between
+        return answer(call)
+
+    calls, _, error = await take_all(FakeAgent(stumbles), full_plan(), concurrency=1)
+    assert error is None
+    assert len(calls) > 25
+
+
+async def test_failures_are_counted_in_the_order_in_which_they_end() -> None:
+    """Of 8 calls at once 4 fail before one that is answered, and 3 behind it."""
+    state = {"calls": 0}
+
+    def fails(call: Call) -> Reply:
+        state["calls"] += 1
+        if state["calls"] == 5:
+            return answer(call)
+        raise failure()
+
+    chosen = plan(arm(Kind.SINGLE, replicates=8))
+    calls, _, error = await take_all(FakeAgent(fails), chosen, concurrency=8)
+    assert error is None
+    assert len(calls) == 8
+
+
+async def test_what_stops_a_run_for_good_goes_before_a_service_that_is_down() -> None:
+    state = {"calls": 0}
+
+    def fails(_call: Call) -> Reply:
+        state["calls"] += 1
+        raise failure(CallFailure.FATAL if state["calls"] == 5 else CallFailure.TRANSIENT)
+
+    calls, _, error = await take_all(FakeAgent(fails), full_plan(), concurrency=1)
+    assert error is not None
+    assert (error.failure, len(calls)) == (CallFailure.FATAL, 5)
 
 
 async def test_cancelling_cancels_the_calls_in_flight() -> None:
