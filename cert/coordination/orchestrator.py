@@ -101,6 +101,15 @@ async def run_plan(
         await asyncio.gather(working, return_exceptions=True)
 
 
+def choose_evaluator(plan: Plan, task: Task) -> Evaluator:
+    """Choose who judges the answers to a task."""
+    if plan.panel is not None and isinstance(task.evaluator, Judged):
+        return ModelJudge(plan.panel, plan.prompts)
+    if plan.panel is not None and isinstance(task.evaluator, Compared):
+        return PairJudge(plan.panel, plan.prompts)
+    return Computed()
+
+
 class _StoppedError(Exception):
     """No further call is made."""
 
@@ -237,7 +246,7 @@ class _Run:
 
     async def _finish_canary(self, unit: Unit, replicate: _Replicate) -> FinishedReplicate:
         canary = self._canaries[unit.task_id]
-        outcome = await self._evaluator(canary.task).evaluate(
+        outcome = await choose_evaluator(self.plan, canary.task).evaluate(
             canary.task, Candidate(canary.candidate), replicate
         )
         return FinishedReplicate(
@@ -246,7 +255,7 @@ class _Run:
 
     async def _finish_unit(self, unit: Unit, replicate: _Replicate) -> FinishedReplicate:
         task, arm = self._tasks[unit.task_id], self.plan.arm(unit.arm)
-        evaluator = self._evaluator(task)
+        evaluator = choose_evaluator(self.plan, task)
         setup = Setup(arm, self.plan.prompts, arm.kind, evaluator)
         reference = self._references.of(unit)
         if reference is not None:
@@ -278,14 +287,6 @@ class _Run:
             members=judge_members(task, arranged.members),
             calls=replicate.calls,
         )
-
-    def _evaluator(self, task: Task) -> Evaluator:
-        panel = self.plan.panel
-        if panel is not None and isinstance(task.evaluator, Judged):
-            return ModelJudge(panel, self.plan.prompts)
-        if panel is not None and isinstance(task.evaluator, Compared):
-            return PairJudge(panel, self.plan.prompts)
-        return Computed()
 
 
 class _Replicate:
