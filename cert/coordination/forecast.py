@@ -33,7 +33,6 @@ _FAULT_TOKENS: Final = 1000
 """More than what a judge is told of its first reply when it is asked again."""
 _NOTE_TOKENS: Final = 40
 """More than what stands in a prompt for the middle of a text that is left out."""
-_BOUNDLESS: Final = 1 << 62
 _WIDE: Final = "\U0001f600"
 """A character of four bytes."""
 
@@ -129,13 +128,12 @@ async def _count(plan: Plan, prices: Prices | None) -> Forecast:
         spent: dict[str, int] = {}
         # What is held against an arm refers to one that refers to none.
         for arm in sorted(plan.arms, key=lambda one: one.reference is not None):
-            least = await _simulate(plan, task, replace(arm, max_samples=1), is_most=False)
-            most = await _simulate(plan, task, arm, is_most=True)
+            least, most = [await _simulate(plan, task, arm, is_most=one) for one in (False, True)]
             taken = _take(least, most, Purpose.ARM, prices)
             spent[arm.name] = taken.most_input_tokens + taken.most_output_tokens
             if arm.kind in MATCHED and arm.reference is not None:
-                sample = await _simulate(plan, task, replace(arm, max_samples=1), is_most=True)
-                taken = _limit(taken, spent[arm.reference], sample, prices)
+                dearest = None if prices is None else _dearest_usd(most.calls, prices)
+                taken = _repeat(taken, arm.max_samples, spent[arm.reference], dearest)
             arms[arm.name] += taken * arm.replicates
             judges += _take(least, most, Purpose.JUDGE, prices) * arm.replicates
     for canary in plan.canaries:
@@ -148,10 +146,10 @@ async def _count(plan: Plan, prices: Prices | None) -> Forecast:
 
 
 async def _simulate(plan: Plan, task: Task, arm: ArmPlan, *, is_most: bool) -> _Simulated:
-    """Run one replicate of an arm, whose budget never ends, on replies that nobody gave."""
+    """Run one replicate of an arm on replies that nobody gave; of samples there is one."""
     run = _Simulated(is_most=is_most)
     evaluator = choose_evaluator(plan, task)
-    setup = Setup(arm, plan.prompts, arm.kind, evaluator, budget_tokens=_BOUNDLESS)
+    setup = Setup(arm, plan.prompts, arm.kind, evaluator)
     if arm.kind is Kind.PLACEBO and arm.reference is not None:
         reference = plan.arm(arm.reference)
         longest = _reply_text(max(agent.max_tokens for agent in reference.agents))
@@ -226,24 +224,28 @@ def _take(least: _Simulated, most: _Simulated, purpose: Purpose, prices: Prices 
     )
 
 
-def _limit(
-    taken: Takings, budget_tokens: int, sample: _Simulated, prices: Prices | None
+def _repeat(
+    sample: Takings, count: int, budget_tokens: int, dearest_usd: Decimal | None
 ) -> Takings:
-    """Bound samples by what they may spend: the budget, and the last sample beyond it."""
-    last = _take(sample, sample, Purpose.ARM, prices)
-    usd = taken.most_usd
-    if prices is not None and usd is not None and last.most_usd is not None:
-        rates = [
-            prices.price(call.model).bound_usd(input_tokens=tokens, output_tokens=1 - tokens)
-            for call in sample.calls
-            for tokens in (0, 1)
-        ]
-        usd = min(usd, budget_tokens * max(rates) + last.most_usd)
-    return replace(
-        taken,
-        most_input_tokens=min(taken.most_input_tokens, budget_tokens + last.most_input_tokens),
-        most_output_tokens=min(taken.most_output_tokens, budget_tokens + last.most_output_tokens),
+    """Take a sample as often as may be: its last one begins within the budget."""
+    many, usd = sample * count, None
+    if sample.most_usd is not None and dearest_usd is not None:
+        usd = min(sample.most_usd * count, budget_tokens * dearest_usd + sample.most_usd)
+    return Takings(
+        least_calls=sample.least_calls,
+        most_calls=many.most_calls,
+        most_input_tokens=min(many.most_input_tokens, budget_tokens + sample.most_input_tokens),
+        most_output_tokens=min(many.most_output_tokens, budget_tokens + sample.most_output_tokens),
         most_usd=usd,
+    )
+
+
+def _dearest_usd(calls: Iterable[_Bound], prices: Prices) -> Decimal:
+    """The most that one token of any of the calls costs."""
+    return max(
+        prices.price(call.model).bound_usd(input_tokens=tokens, output_tokens=1 - tokens)
+        for call in calls
+        for tokens in (0, 1)
     )
 
 
