@@ -220,7 +220,11 @@ def holm(p_values: Mapping[K, float]) -> dict[K, float]:
 
 @dataclass(frozen=True, slots=True)
 class _Weighed:
-    """A ratio, and the p-values of its two sides; 1 for both unless its interval is bounded."""
+    """A ratio, and the p-values of its two sides; 1 for both where no test can be made.
+
+    A ratio that is the same on every task has no interval, and yet differences that vary: where B
+    scores 0 throughout, say, that it is worse than A can be tested all the same.
+    """
 
     ratio: RatioEstimate
     p_above: float
@@ -241,7 +245,12 @@ class _Evidence:
 def _weigh(trial: Trial, top: Arm, bottom: Arm, threshold: float, rule: VerdictRule) -> _Weighed:
     ratio = estimate_gamma(trial, top, bottom, confidence=rule.confidence)
     moments = trial_moments(trial, top, bottom)
-    if ratio.status is not IntervalStatus.BOUNDED or moments is None:
+    is_testable = ratio.status is IntervalStatus.BOUNDED or (
+        ratio.status is IntervalStatus.NO_VARIATION
+        and moments is not None
+        and bool(moments.variance_at(threshold) > 0.0)
+    )
+    if not is_testable or moments is None:
         return _Weighed(ratio, 1.0, 1.0)
     return _Weighed(ratio, float(moments.p_above(threshold)), float(moments.p_below(threshold)))
 

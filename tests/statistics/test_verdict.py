@@ -137,6 +137,24 @@ def test_edges_are_never_beneficial(  # noqa: PLR0917 - cases
     assert not math.isnan(found.p_worse)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_ratio_that_never_varies_can_be_harm(
+    make_trial: Callable[..., Trial], share: float
+) -> None:
+    a = [[0.25], [0.5], [0.75], [1.0]] * 5
+    b = [[row[0] * share] for row in a]
+    found = judged(make_trial(a, b, a))
+    assert found.verdict is CoordinationVerdict.HARMFUL
+    assert {Doubt.NO_VARIATION, Doubt.WORSE, Doubt.WORSE_FOR_THE_BUDGET} < set(found.doubts)
+    # The paired t test by hand: mean m and deviation s of 20 differences.
+    differences = [(share - 1) * row[0] for row in a]
+    mean = sum(differences) / 20
+    deviation = math.sqrt(sum((one - mean) ** 2 for one in differences) / 19)
+    expected = stats.t.cdf(mean / (deviation / math.sqrt(20)), 19)
+    assert found.p_worse == pytest.approx(2 * expected, rel=1e-9)  # Holm, of two tests of harm
+    assert found.gamma.lower is None
+
+
 def test_missing_scores_stop_every_verdict_but_undefined(make_trial: Callable[..., Trial]) -> None:
     b: Rows = [*around(0.9, 28, 2), [None], [None]]
     found = judged(make_trial(around(0.4, 30, 1), b, around(0.8, 30, 3)))
