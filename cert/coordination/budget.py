@@ -233,17 +233,3 @@ def _check(
             f" and the call may need {wanted}",
             hint="raise the budget, or lower max_tokens; a resumed run goes on from here",
         )
-
-
-def bound_input_tokens(call: Call) -> int:
-    """Return more tokens than the input of a call can have.
-
-    A token of the tokenizers in use is at least one byte of UTF-8. Roles and the system prompt cost
-    some more, and so does a schema, which servers turn into instructions.
-    """
-    texts = [message.text for message in call.messages] + [call.system or ""]
-    size = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
-    size += 64 + 16 * len(call.messages)
-    if call.schema is not None:
-        size += 1024 + len(orjson.dumps(dict(call.schema)))
-    return size

@@ -23,7 +23,7 @@ import orjson
 
 from cert.core.errors import ConfigurationError
 from cert.evidence.bundle_readme import build_readme
-from cert.evidence.policy_record import read_policy
+from cert.evidence.policy_record import read_registered
 from cert.evidence.schema import record_schema
 from cert.ledger.claims import read_claims
 from cert.ledger.content import open_content, read_content
@@ -134,7 +134,7 @@ class _Policies:
     def _take(self, record: object) -> None:
         match record:
             case {"kind": "policy", "policy": dict() as registered}:
-                policy = read_policy(registered)
+                policy = read_registered(registered)
                 digest = policy.digest.removeprefix("sha256:")
                 name = f"policies/{policy.id}-v{policy.version}-{digest}.json"
                 self._members[name] = member_of(name, _json(registered))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cert.ledger.canonical import CanonicalError, canonical_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 PLAN_ID: Final = "coordination"
 PLAN_VERSION: Final = 1
@@ -18,7 +18,7 @@ CANARY_ARM: Final = "canary"
 MAX_PLANNED: Final = 1_000_000
 """Replicates that a plan may ask for: whoever verifies a result lays out all of them."""
 
-_MEMBERS: Final = frozenset({"id", "version", "plan", "rule", "prices", "endpoint"})
+_MEMBERS: Final = frozenset({"id", "version", "plan", "rule", "prices", "endpoints"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class PlanPolicy:
         plan: Tasks, arms, prompts, seed, judges and what they are tested with.
         rule: How the evidence becomes a verdict.
         prices: `sha256:` over the file of prices; None where none was given.
-        endpoint: Who answered.
+        endpoints: Who answered for which models.
 
     Raises:
         ValueError: The plan asks for more than `MAX_PLANNED` replicates.
@@ -38,7 +38,7 @@ class PlanPolicy:
     plan: Mapping[str, Any]
     rule: Mapping[str, Any]
     prices: str | None
-    endpoint: Mapping[str, Any]
+    endpoints: Sequence[Mapping[str, Any]]
 
     def __post_init__(self) -> None:
         """Refuse what nobody could verify."""
@@ -66,7 +66,7 @@ class PlanPolicy:
             "plan": self.plan,
             "rule": self.rule,
             "prices": self.prices,
-            "endpoint": self.endpoint,
+            "endpoints": list(self.endpoints),
         }
 
     @property
@@ -95,7 +95,7 @@ def read_plan_policy(registered: Mapping[str, Any]) -> PlanPolicy:
         raise ValueError(f"expected the id {PLAN_ID} and the version {PLAN_VERSION}")
     try:
         policy = PlanPolicy(
-            members["plan"], members["rule"], members["prices"], members["endpoint"]
+            members["plan"], members["rule"], members["prices"], members["endpoints"]
         )
         digest = policy.digest
     except (AttributeError, KeyError, TypeError, CanonicalError) as error:

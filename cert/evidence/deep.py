@@ -7,7 +7,8 @@ Line by line, in order, in memory that does not grow with the records. What is a
    from a policy that an earlier record registered, the one that its run named at its beginning;
 3. it stands between the beginning and the end of its run, with that run's content mode;
 4. runs count their records right;
-5. where content is kept apart, it is what the record is committed to, unless it was erased.
+5. in a comparison of arms, everything follows from the plan and the calls (`deep_coordination`);
+6. where content is kept apart, it is what the record is committed to, unless it was erased.
 
 Not looked for: two records of one id (that takes memory of all ids), and whether an `erased` record
 names what it should where nothing is known of the content kept apart.
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from cert.evidence.coordination_records import COORDINATION_KINDS, OUTCOMES
 from cert.evidence.deep_content import ContentBook
+from cert.evidence.deep_coordination import Comparison
+from cert.evidence.deep_policies import PolicyBook
 from cert.evidence.deep_runs import RunBook
 from cert.evidence.lines import parse_line
-from cert.evidence.policy_record import read_policy
-from cert.evidence.quick import QuickReader, QuickRecord, state_policy
+from cert.evidence.quick import QuickReader, QuickRecord
 from cert.evidence.recompute import Difference, recompute
 from cert.evidence.schema import KINDS
 from cert.evidence.validation import Validation
@@ -35,10 +38,12 @@ from cert.ledger.findings import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cert.assessment.policy import Policy
     from cert.evidence.deep_content import ContentOf
+    from cert.evidence.deep_runs import Run
 
 _MEASURED: Final = frozenset({"analysis", "error", "refused"})
+_NOT_COMPARED: Final = frozenset({"analysis", "error"})
+"""What no comparison has; a line that is no task is refused there, too."""
 _MAX_DIFFERENCES: Final = 20
 _SHOWN_CHARS: Final = 200
 _UNREADABLE: Final = (LookupError, TypeError, AttributeError, ValueError)
@@ -63,7 +68,7 @@ class DeepCheck:
         self._is_part = is_part
         self._validation = Validation()
         self._quick = QuickReader()
-        self._policies: dict[str, Policy] = {}
+        self._policies = PolicyBook(is_part=is_part, learn=self._quick.learn_policy)
         self._runs = RunBook(is_part=is_part)
         self._content = ContentBook(content_of)
         self._first: int | None = None
@@ -82,9 +87,10 @@ class DeepCheck:
         try:
             record = parse_line(line)
             if record["kind"] == "policy":
-                self._register(record)
+                self._policies.register(record["policy"])
             elif record["kind"] == "run":
                 self._runs.restore(seq, record)
+                self._open_comparison(record["run_id"])
         except (CanonicalError, *_UNREADABLE):
             return
 
@@ -137,9 +143,10 @@ class DeepCheck:
         """Take a record of which everything is known but its place."""
         self.kinds["analysis"] += 1
         self._look_at_time(seq, record.time)
-        problems = self._look_at_run(
-            record.run_id, record.assessment.verdict, record.content, digest
-        )
+        run = self._runs.find(record.run_id)
+        problems = self._look_at_run(run, "analysis", record.content, digest)
+        if run is not None:
+            run.count(record.assessment.verdict)
         if isinstance(record.commitment, str):
             problems += self._content.take(seq, record.id, record.commitment)
         return problems
@@ -163,6 +170,9 @@ class DeepCheck:
                 self._judge(record, problems)
             if "commitment" in record:
                 problems += self._content.take(seq, record["id"], record["commitment"])
+        elif kind in COORDINATION_KINDS:
+            is_read = fault is None and not is_newer
+            problems += self._look_at_compared(record, kind, is_read=is_read)
         else:
             self._look_at_other(seq, record, kind, problems, is_newer=is_newer)
 
@@ -178,9 +188,10 @@ class DeepCheck:
         if kind == "run":
             problems += self._runs.take(seq, record)
             if "policy" in record["run"]:
-                problems += self._look_for(record["run"]["policy"])
+                problems += self._policies.look_for(record["run"]["policy"])
+            self._open_comparison(record["run_id"])
         elif kind == "policy" and not is_newer:
-            problems += self._register(record)
+            problems += self._policies.register(record["policy"], is_sound=not problems)
         elif kind == "erased":
             problems += self._content.erase(seq, self._first or 0, record["erased"])
 
@@ -192,26 +203,55 @@ class DeepCheck:
     def _look_at_measured(
         self, record: Mapping[str, Any], kind: str, problems: list[Problem]
     ) -> None:
+        outcome, digest = kind, None
         if kind == "analysis":
             assessment = record["assessment"]
             outcome, digest = assessment["verdict"], assessment["policy"]["digest"]
+        run = self._runs.find(record["run_id"])
+        problems += self._look_at_run(run, kind, record.get("content"), digest)
+        if run is not None:
+            run.count(outcome)
+
+    def _look_at_compared(
+        self, record: Mapping[str, Any], kind: str, *, is_read: bool
+    ) -> list[Problem]:
+        """Look at a record of a comparison of arms."""
+        run = self._runs.find(record["run_id"])
+        problems = self._look_at_run(run, kind, record.get("content"), None)
+        if run is None or run.comparison is None:
+            return problems
+        members = record[kind]
+        if kind == "coordination" and not run.comparison.is_over:
+            for strategy in members["strategies"]:
+                run.count(OUTCOMES[strategy["verdict"]])
+            if members["policy"] != run.policy:
+                words = "its policy is not the one that its run began with"
+                expected, found = (_short(str(one)) for one in (run.policy, members["policy"]))
+                problems.append(Problem("policy", words, expected=expected, found=found))
+        if is_read:
+            problems += run.comparison.take(kind, members)
         else:
-            outcome, digest = kind, None
-        problems += self._look_at_run(record["run_id"], outcome, record.get("content"), digest)
+            run.comparison.miss(kind)
+        return problems
 
     def _look_at_run(
-        self, run_id: str, outcome: str, content: str | None, digest: str | None
+        self, run: Run | None, kind: str, content: str | None, digest: str | None
     ) -> list[Problem]:
         """Look whether a record stands where its run has it; `content` and `digest` if it has."""
-        run = self._runs.find(run_id)
         if run is None:
             if self._is_part:
                 return []
             return [Problem("run", "no run of its run_id is open: none began, or it has ended")]
-        run.count(outcome)
         problems = []
         if not run.is_open:
             problems.append(Problem("run", "its run was interrupted and not resumed"))
+        if run.comparison is not None:
+            is_misplaced = kind in _NOT_COMPARED
+        else:
+            is_misplaced = kind in COORDINATION_KINDS and self._policies.knows(run.policy["digest"])
+        if is_misplaced:
+            what = "no comparison" if run.comparison is None else "a comparison of arms"
+            problems.append(Problem("run", f"a record of kind {kind}, and its run is {what}"))
         if content is not None and content != run.content:
             words = "its content mode is not the one of its run"
             problems.append(Problem("run", words, expected=run.content, found=content))
@@ -221,39 +261,19 @@ class DeepCheck:
             problems.append(Problem("policy", words, expected=expected, found=digest))
         return problems
 
+    def _open_comparison(self, run_id: str) -> None:
+        """Follow a run that has a plan."""
+        run = self._runs.find(run_id)
+        if run is None or run.comparison is not None:
+            return
+        plan = self._policies.find_plan(run.policy["digest"])
+        if plan is not None:
+            run.comparison = Comparison(plan, is_whole=run.is_whole)
+
     def _judge(self, record: Mapping[str, Any], problems: list[Problem]) -> None:
-        problems += self._look_for(record["assessment"]["policy"])
+        problems += self._policies.look_for(record["assessment"]["policy"])
         # A digest that is registered and follows from the record is that of one and same policy.
         problems += map(_problem_of, recompute(record)[:_MAX_DIFFERENCES])
-
-    def _register(self, record: Mapping[str, Any]) -> list[Problem]:
-        try:
-            policy = read_policy(record["policy"])
-        except ValueError as error:
-            return [Problem("policy", _short(f"it registers no policy: {error}"))]
-        self._policies[policy.digest] = policy
-        self._quick.learn_policy(policy)
-        return []
-
-    def _look_for(self, stated: Mapping[str, Any]) -> list[Problem]:
-        """Look whether a policy was registered as it is stated."""
-        policy = self._policies.get(stated["digest"])
-        if policy is None:
-            if self._is_part:
-                return []
-            words = "no earlier record registers its policy"
-            return [Problem("policy", words, found=_short(stated["digest"]))]
-        registered = state_policy(policy)
-        return [
-            Problem(
-                "policy",
-                f"the {name} of its policy is not the one that was registered",
-                expected=str(registered[name]),
-                found=_short(str(stated[name])),
-            )
-            for name in ("id", "version")
-            if stated[name] != registered[name]
-        ]
 
 
 class _Seen:

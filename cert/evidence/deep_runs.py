@@ -15,6 +15,8 @@ from cert.ledger.findings import Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cert.evidence.deep_coordination import Comparison
+
 _COUNTED = {
     "pass": "passed",
     "fail": "failed",
@@ -37,6 +39,7 @@ class Run:
         counts: Of its records so far, as run records state them.
         is_open: False after `interrupted`, until it is resumed.
         is_whole: False where records of it are gone, so that they cannot be counted.
+        comparison: What it holds of a plan; None where its policy is none.
     """
 
     seq: int
@@ -45,6 +48,7 @@ class Run:
     counts: dict[str, int]
     is_open: bool = True
     is_whole: bool = True
+    comparison: Comparison | None = None
 
     def count(self, outcome: str) -> None:
         """Count a record, by its verdict, or by its kind if it has none."""
@@ -72,8 +76,11 @@ class RunBook:
         Args:
             seq: Its place.
             record: It, following the schema.
+
+        Raises:
+            TypeError: It does not.
         """
-        run_id, said = record["run_id"], record["run"]
+        run_id, said = _run_id(record), record["run"]
         run = self._runs.get(run_id)
         phase = said["phase"]
         if phase == "begin":
@@ -95,7 +102,7 @@ class RunBook:
 
     def restore(self, seq: int, record: Mapping[str, Any]) -> None:
         """Take a `run` record that was kept, while the run's other records were removed."""
-        run_id, said = record["run_id"], record["run"]
+        run_id, said = _run_id(record), record["run"]
         run = self._runs.get(run_id)
         if "policy" in said:
             self._begin(seq, run_id, said, is_whole=False)
@@ -140,6 +147,13 @@ def _stop(run: Run, run_id: str, said: Mapping[str, Any]) -> list[Problem]:
         expected, found = _in_words(run.counts), _in_words(said["counts"])
         problems.append(Problem("counts", words, expected=expected, found=found))
     return problems
+
+
+def _run_id(record: Mapping[str, Any]) -> str:
+    run_id = record["run_id"]
+    if not isinstance(run_id, str):
+        raise TypeError("run_id is no text")
+    return run_id
 
 
 def _in_words(counts: Mapping[str, int]) -> str:

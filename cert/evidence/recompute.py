@@ -19,7 +19,7 @@ from cert.signals.summary import summarize
 from cert.signals.trace import SignalTrace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 EXP_RELATIVE_ERROR: Final = 1e-14
 """Sums, means and quantiles come out bit for bit; `exp` may differ by an ulp or two between C
@@ -85,8 +85,8 @@ def _differences_of(record: Mapping[str, Any]) -> Iterator[Difference]:
         _policy(record["assessment"]),
         finish_reason=record["generation"]["finish_reason"],
     )
-    yield from _compare("signals", record["signals"], describe_signals(summary))
-    yield from _compare("assessment", record["assessment"], describe_assessment(assessment))
+    yield from compare("signals", record["signals"], describe_signals(summary))
+    yield from compare("assessment", record["assessment"], describe_assessment(assessment))
 
 
 def _trace(generation: Mapping[str, Any]) -> SignalTrace:
@@ -122,22 +122,41 @@ def _policy(assessment: Mapping[str, Any]) -> Policy:
     )
 
 
-def _compare(path: str, recorded: object, recomputed: object) -> Iterator[Difference]:
+def is_same(recorded: object, recomputed: object) -> bool:
+    """Whether two values without members are one to JSON; 50 and 50.0 are, True and 1 are not."""
+    return recorded == recomputed and isinstance(recorded, bool) == isinstance(recomputed, bool)
+
+
+def compare(
+    path: str,
+    recorded: object,
+    recomputed: object,
+    *,
+    is_same: Callable[[object, object], bool] = is_same,
+) -> Iterator[Difference]:
+    """Say every difference between two values of JSON.
+
+    Args:
+        path: Of the values.
+        recorded: One.
+        recomputed: The other, which is right.
+        is_same: Judges values without members.
+    """
     if isinstance(recorded, dict) and isinstance(recomputed, dict):
         for name in sorted(recorded.keys() | recomputed.keys()):
+            below = f"{path}.{name}" if path else name
             if name not in recomputed:
-                yield Difference(f"{path}.{name}", "recorded, but not part of it")
+                yield Difference(below, "recorded, but not part of it")
             elif name not in recorded:
-                yield Difference(f"{path}.{name}", "not recorded")
+                yield Difference(below, "not recorded")
             else:
-                yield from _compare(f"{path}.{name}", recorded[name], recomputed[name])
+                yield from compare(below, recorded[name], recomputed[name], is_same=is_same)
     elif isinstance(recorded, list) and isinstance(recomputed, list):
         if len(recorded) != len(recomputed):
             yield _difference(path, f"{len(recorded)} items", str(len(recomputed)))
         for place, (one, other) in enumerate(zip(recorded, recomputed, strict=False)):
-            yield from _compare(f"{path}[{place}]", one, other)
-    # To Python True is 1, to JSON it is not; 50 and 50.0 are one number to both.
-    elif recorded != recomputed or isinstance(recorded, bool) != isinstance(recomputed, bool):
+            yield from compare(f"{path}[{place}]", one, other, is_same=is_same)
+    elif not is_same(recorded, recomputed):
         yield _difference(path, repr(recorded), repr(recomputed))
 
 

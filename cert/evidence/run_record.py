@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cert.assessment.policy import Policy
     from cert.backends.protocol import ModelIdentity, SamplingParams
+    from cert.evidence.coordination_plan import PlanPolicy
 
 RUN_PHASES: Final = ("begin", "resumed", "interrupted", "end")
 _OPENS: Final = frozenset({"begin", "resumed"})
@@ -85,7 +86,7 @@ class RunBegin:
     command: str
     job: str
     inputs: tuple[RunInput, ...]
-    policy: Policy
+    policy: Policy | PlanPolicy
     content: str
     sampling: SamplingParams | None
     limit: int | None

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cert.evidence import schema_ledger, schema_measured
+from cert.evidence import (
+    schema_coordination,
+    schema_coordination_result,
+    schema_ledger,
+    schema_measured,
+)
 from cert.ledger.control import SCHEMA_VERSION
 
 KINDS: Final = {
@@ -17,6 +22,9 @@ KINDS: Final = {
     "refused": "refused",
     "policy": "policy",
     "run": "run",
+    "call": "call",
+    "replicate": "replicate",
+    "coordination": "coordination",
     "note": "note",
     "health": "health",
     "genesis": "genesis",
@@ -50,5 +58,8 @@ def record_schema() -> dict[str, Any]:
             }
             for kind, definition in KINDS.items()
         ],
-        "$defs": schema_measured.definitions() | schema_ledger.definitions(),
+        "$defs": schema_measured.definitions()
+        | schema_coordination.definitions()
+        | schema_coordination_result.definitions()
+        | schema_ledger.definitions(),
     }

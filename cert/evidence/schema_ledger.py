@@ -30,7 +30,17 @@ from cert.evidence.schema_parts import (
 def definitions() -> Schema:
     """The definitions, by name."""
     return {
-        "policy": record("policy", {"policy": _policy()}),
+        "policy": record(
+            "policy",
+            {
+                "policy": {
+                    "if": {"required": ["plan"]},
+                    "then": ref("plan_policy"),
+                    "else": ref("thresholds"),
+                }
+            },
+        ),
+        "thresholds": _thresholds(),
         "run": run_record("run", {"run": _run()}),
         "note": record(
             "note",
@@ -94,7 +104,7 @@ def definitions() -> Schema:
     }
 
 
-def _policy() -> Schema:
+def _thresholds() -> Schema:
     return closed(
         {
             "id": ref("policy_id"),

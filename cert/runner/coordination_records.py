@@ -40,7 +40,7 @@ def describe_plan(
     rule: VerdictRule,
     *,
     prices: Prices | None,
-    endpoint: Mapping[str, object],
+    endpoints: Sequence[Mapping[str, object]],
     splits: int,
 ) -> PlanPolicy:
     """Describe everything that is fixed before the first call.
@@ -49,7 +49,7 @@ def describe_plan(
         plan: What is run.
         rule: How it is judged.
         prices: Of the calls; None for none.
-        endpoint: Who answers, as the schema has it.
+        endpoints: Who answers for which models, as the schema has it.
         splits: Halvings that omega is the mean over, >= 1.
 
     Raises:
@@ -84,10 +84,7 @@ def describe_plan(
         },
         rule=asdict(rule),
         prices=None if prices is None else prices.digest,
-        endpoint={
-            name: _name(value) if isinstance(value, str) else value
-            for name, value in endpoint.items()
-        },
+        endpoints=[_named(endpoint) for endpoint in endpoints],
     )
 
 
@@ -334,6 +331,15 @@ def _arm_cost_usd(replicate: FinishedReplicate, prices: Prices | None) -> float 
 
 def _float(value: Decimal | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _named(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """The same with every text as `_name` has it."""
+    if isinstance(value, str):
+        return _name(value)
+    if isinstance(value, Mapping):
+        return {name: _named(one) for name, one in value.items()}
+    return [_named(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _name(text: str) -> str:

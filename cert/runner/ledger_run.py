@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_RECORDS: Final = frozenset({"analysis", "error", "refused"})
+_RECORDS: Final = frozenset({"analysis", "error", "refused", "call", "replicate", "coordination"})
 _HASH_BYTES: Final = 1 << 20
 
 
@@ -69,7 +69,7 @@ class UnfinishedRun:
         return f"{self.folder}, run {self.run_id}"
 
     def lines(self) -> Iterator[bytes]:
-        """Yield the records of its prompts, as they stand in the ledger."""
+        """Yield what it recorded of its prompts or tasks, as it stands in the ledger."""
         reader = FolderReader(self.folder)
         wanted = b'"run_id":"%b"' % self.run_id.encode()
         for one in scan_lines(reader, segment=self.segment, offset=self.offset):
@@ -98,6 +98,11 @@ class LedgerRun:
         self._contents: ContentStore | None = None
         self._opening = threading.Lock()
         self.is_failed = False
+
+    @property
+    def folder(self) -> Path:
+        """Of the ledger."""
+        return self._ledger.folder
 
     def find_unfinished(self, job: str) -> UnfinishedRun | None:
         """Find the newest run of a job that did not end and that no process works on.
@@ -153,6 +158,19 @@ class LedgerRun:
         # The content first: a record without it could not be told from one that was tampered with.
         lines = self._append_encoded([outcome.line], outcome.sealed)
         return replace(outcome, line=lines[0]) if lines else outcome
+
+    def append(self, record: dict[str, object]) -> bytes:
+        """Append a record of the run.
+
+        Returns:
+            Its line as it stands in the ledger; as it would stand alone where the run goes on
+            without evidence.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        body = encode_record(record)
+        return next(iter(self._append_encoded([body])), body)
 
     def end(self, tally: Tally, exit_code: int | None) -> None:
         """Record that the run came to its end.

@@ -49,7 +49,9 @@ def policy(
         },
         "rule": asdict(rule or VerdictRule()),
         "prices": None,
-        "endpoint": {"kind": "messages", "base_url": "", "api_version": "", "sdk": ""},
+        "endpoints": [
+            {"kind": "messages", "models": ["m"], "base_url": "", "api_version": "", "sdk": ""}
+        ],
     }
 
 

@@ -16,6 +16,7 @@ from cert.evidence.record import encode_record
 from cert.evidence.schema import KINDS, record_schema
 from cert.evidence.schema_measured import FINISH_REASONS
 from tests.evidence.builders import ALL
+from tests.evidence.compared import compared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -306,7 +307,8 @@ def test_values_outside_their_domain_in_other_kinds(
 
 
 def test_every_kind_is_built_in_these_tests() -> None:
-    assert {record["kind"] for record in ALL.values()} == set(KINDS)
+    built = [*ALL.values(), *compared()]
+    assert {record["kind"] for record in built} == set(KINDS)
 
 
 @pytest.mark.parametrize("other", [None, 1, "analysis", [], {}, {"kind": "analysis"}])

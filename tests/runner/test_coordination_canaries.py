@@ -52,7 +52,7 @@ async def judges_of(
     """What a run says of its judges."""
     chosen = plan(panel=JudgePanel(judges), canaries=CANARIES)
     done = await run(chosen, agent)
-    policy = describe_plan(chosen, VerdictRule(), prices=None, endpoint={}, splits=1)
+    policy = describe_plan(chosen, VerdictRule(), prices=None, endpoints=[], splits=1)
     members = [
         describe_replicate(one, chosen, prices=None, content="omitted")
         for one in done.replicates.values()

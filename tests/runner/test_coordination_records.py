@@ -64,7 +64,7 @@ def planted(call: Call) -> Reply:
 
 
 def policy_of(chosen: Plan, prices: Prices | None = None) -> Members:
-    policy = describe_plan(chosen, VerdictRule(), prices=prices, endpoint=ENDPOINT, splits=50)
+    policy = describe_plan(chosen, VerdictRule(), prices=prices, endpoints=[ENDPOINT], splits=50)
     return policy.members
 
 
@@ -347,15 +347,15 @@ def test_a_plan_can_be_read_back() -> None:
         chosen,
         VerdictRule(margin=0.1),
         prices=PRICES,
-        endpoint=ENDPOINT | {"base_url": "http://ann:s3cret@127.0.0.1:1/\ud800", "seed": 3},
+        endpoints=[ENDPOINT | {"base_url": "http://ann:s3cret@127.0.0.1:1/\ud800", "seed": 3}],
         splits=7,
     )
     members = json.loads(canonical_bytes(policy.members | {"digest": policy.digest}))
     assert read_plan_policy(members).digest == policy.digest
     assert members["prices"] == PRICES.digest
     assert members["rule"]["margin"] == 0.1
-    assert members["endpoint"]["base_url"] == "http://[redacted]@127.0.0.1:1/\ufffd"
-    assert members["endpoint"]["seed"] == 3
+    assert members["endpoints"][0]["base_url"] == "http://[redacted]@127.0.0.1:1/\ufffd"
+    assert members["endpoints"][0]["seed"] == 3
     described = members["plan"]
     assert (described["seed"], described["splits"], described["panel"]) == (1, 7, None)
     assert described["canaries"] == []
