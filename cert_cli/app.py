@@ -14,6 +14,7 @@ from cert_cli.commands import (
     bundle,
     completion,
     config,
+    coordinate,
     exit_codes,
     health,
     init,
@@ -28,6 +29,7 @@ from cert_cli.commands import (
 _ORDER = (
     "analyze",
     "batch",
+    "coordinate",
     "health",
     "serve-metrics",
     "serve",
@@ -64,6 +66,7 @@ app = typer.Typer(
 )
 app.command("analyze", epilog=analyze.EPILOG)(analyze.analyze)
 app.command("batch", epilog=batch.EPILOG)(batch.batch)
+app.command("coordinate", epilog=coordinate.EPILOG)(coordinate.coordinate)
 app.command("serve", epilog=serve.EPILOG)(serve.serve)
 app.command("serve-metrics", epilog=serve_metrics.EPILOG)(serve_metrics.serve_metrics)
 app.command("health", epilog=health.EPILOG)(health.health)

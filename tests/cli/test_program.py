@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 COMMANDS = [
     "analyze",
     "batch",
+    "coordinate",
     "health",
     "serve-metrics",
     "serve",
@@ -67,6 +68,7 @@ def test_help_lists_the_commands_there_are(cert: Program) -> None:
         *(
             "analyze",
             "batch",
+            "coordinate",
             "serve",
             "serve-metrics",
             "health",

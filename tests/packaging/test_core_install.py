@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.cli.messages_server import Ability, MessagesServer, write_tasks
+
 if TYPE_CHECKING:
     from .conftest import Wheel
 
@@ -42,9 +44,11 @@ def site(core_wheel: Wheel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(
+    site: Path, cwd: Path, *arguments: str, program: str = PROGRAM
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(site), *arguments],
+        [sys.executable, "-c", program, str(site), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -63,6 +67,7 @@ def run(site: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[s
         ["config", "show", "--origin"],
         ["analyze", "--help"],
         ["batch", "--help"],
+        ["coordinate", "--help"],
     ],
 )
 def test_what_needs_no_model_works(site: Path, tmp_path: Path, arguments: list[str]) -> None:
@@ -112,6 +117,21 @@ def test_a_ledger_is_packed_with_the_documents_of_the_wheel(site: Path, tmp_path
     with zipfile.ZipFile(tmp_path / "evidence.zip") as archive:
         verifier = (ROOT / "docs" / "verifier" / "cert_verify.py").read_bytes()
         assert archive.read("cert_verify.py") == verifier
+
+
+def test_agents_of_a_server_are_compared_without_a_model_stack(site: Path, tmp_path: Path) -> None:
+    pytest.importorskip("anthropic")
+    write_tasks(tmp_path / "tasks.jsonl", 2)
+    with MessagesServer(Ability(1.0, 1.0)) as server:
+        command = ("coordinate", "tasks.jsonl", "-m", "m", "--base-url", server.url)
+        options = ("--replicates", "1", "--no-ledger", "-q")
+        refused = run(site, tmp_path, *command, *options)
+        assert refused.returncode == 6
+        assert "cert-framework-core[coordination]" in refused.stderr
+        program = PROGRAM.replace('"anthropic", ', "")
+        result = run(site, tmp_path, *command, *options, program=program)
+    assert result.returncode == 3, result.stderr
+    assert json.loads(result.stdout.splitlines()[-1])["kind"] == "coordination"
 
 
 def test_a_command_that_needs_a_model_names_the_command_that_installs_it(
