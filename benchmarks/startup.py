@@ -44,8 +44,6 @@ def step(name):
     last = now
 import torch
 step("import torch")
-import transformers.models.llama.modeling_llama
-step("import the model's class")
 from cert.backends.transformers_local import load_backend
 from cert.backends.protocol import GenerationRequest, SamplingParams
 step("import the backend")

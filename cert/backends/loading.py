@@ -1,13 +1,16 @@
 """From a checked folder to a model in memory, with its identity.
 
-    folder -> digests (in the background) -> tensors -> transformers' model class -> device
+    folder -> digests (in the background) -> tensors -> our decoder, or transformers -> device
 
-transformers is given the parsed configuration and the tensors, never the folder: so it opens no
-file of it, and adapters, kernels or code that a folder could name are out of its reach.
+Our decoder runs the families that it knows, unquantized, on a CPU; transformers' model classes run
+everything else. transformers is given the parsed configuration and the tensors, never the folder:
+so it opens no file of it, and adapters, kernels or code that a folder could name are out of its
+reach. It is not imported where it is not needed.
 """
 
 from __future__ import annotations
 
+import logging
 import platform
 import threading
 from collections import Counter
@@ -15,16 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 
+from cert.backends.config_values import NotHandledError
+from cert.backends.decoder import Decoder
+from cert.backends.decoder_config import read_config
+from cert.backends.decoder_weights import tensor_names
 from cert.backends.manifest import hash_files, manifest_digest
-from cert.backends.model_class import build_config, build_model, find_model_class
 from cert.backends.model_files import one_line
 from cert.backends.protocol import ModelIdentity
-from cert.backends.quantize import quantize_model
+from cert.backends.self_check import self_check
 from cert.backends.tokenization import Tokenization, load_tokenization
 from cert.core.errors import (
     ConfigurationError,
@@ -36,18 +42,17 @@ from cert.core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel
-
+    from cert.backends.causal_lm import CausalLM
     from cert.backends.folder import ModelFolder
+    from cert.backends.transformers_lm import TransformersLM
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-UNLIMITED_CONTEXT_TOKENS = 2**31 - 1
-"""Recorded for architectures whose configuration states no limit."""
-
 _STORED = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _one_at_a_time = threading.Lock()
 """transformers keeps what it loads in globals: of two at once both may fail, and any later one."""
-_LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "bitsandbytes")
+_LIBRARIES = ("torch", "tokenizers", "safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,12 @@ class LoadedModel:
     """A model ready to run.
 
     Attributes:
-        model: In evaluation mode; no parameter requires a gradient.
+        model: Its forward passes; no parameter requires a gradient.
         identity: What it is.
         tokenization: How it reads and writes.
     """
 
-    model: PreTrainedModel
+    model: CausalLM
     identity: ModelIdentity
     tokenization: Tokenization
 
@@ -73,6 +78,7 @@ def load_model(  # noqa: PLR0913 - one keyword an option
     dtype: str = "auto",
     quantize: str = "none",
     expect_digest: str | None = None,
+    own_decoder: bool = True,
 ) -> LoadedModel:
     """Load a model.
 
@@ -84,6 +90,7 @@ def load_model(  # noqa: PLR0913 - one keyword an option
             on a CPU (whatever the file holds) and the file's own type on a GPU.
         quantize: `none`, `8bit` or `4bit`; see `quantize_model`.
         expect_digest: Load nothing that has another digest.
+        own_decoder: False leaves every model to transformers, for comparisons.
 
     Raises:
         ConfigurationError: The device, dtype or quantization does not exist here.
@@ -101,24 +108,19 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         hashing = pool.submit(hash_files, folder.path, names)
         if expect_digest is not None:
             _check_digest(manifest_digest(hashing.result()), expect_digest, folder)
-        with _one_at_a_time:
-            config = build_config(folder)
-            model_class = find_model_class(folder, config)
-            tensors = _read_tensors(folder)
-            model = build_model(model_class, config, tensors, compute, str(folder.path))
+        model: Decoder | TransformersLM | None = None
+        quantization = None
+        if own_decoder and target.type == "cpu" and quantize == "none":
+            model = _own_decoder(folder, compute)
+        if model is None:
+            model, quantization = _with_transformers(folder, compute, target, quantize)
         files = hashing.result()
     if _fingerprints(folder) != before:
         message = f"{folder.path} changed while it was loaded"
         raise ModelRefusedError(message)
-    parameters = model.num_parameters()
-    vocab_size = _vocab_size(model)
-    with _memory_errors(target):
-        quantization = quantize_model(model, quantize, target)
-        torch.nn.Module.to(model, target)
-    model.train(mode=False).requires_grad_(requires_grad=False)
     tokenization = load_tokenization(
         folder,
-        vocab_size=vocab_size,
+        vocab_size=model.vocab_size,
         files={name: files[name] for name in folder.tokenizer_files},
     )
     identity = ModelIdentity(
@@ -126,17 +128,56 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         digest=manifest_digest(files),
         tokenizer_digest=tokenization.digest,
         files=files,
-        architecture=type(model).__name__,
+        architecture=model.architecture,
         dtype=str(compute).removeprefix("torch."),
-        device=str(next(model.parameters()).device),
+        device=str(model.device),
         quantization=quantization,
-        attention=str(model.config._attn_implementation),  # noqa: SLF001 - it has no other name
-        vocab_size=vocab_size,
-        max_context_tokens=_max_context(model),
-        parameters=parameters,
-        versions=_versions(quantization),
+        attention=model.attention,
+        vocab_size=model.vocab_size,
+        max_context_tokens=model.max_context_tokens,
+        parameters=model.parameter_count,
+        versions=_versions(
+            quantization,
+            uses_transformers=not isinstance(model, Decoder) or tokenization.through_transformers,
+        ),
     )
+    if not isinstance(model, Decoder):
+        self_check(model, identity)
     return LoadedModel(model, identity, tokenization)
+
+
+def _own_decoder(folder: ModelFolder, dtype: torch.dtype) -> Decoder | None:
+    """Our decoder, or None where it does not run this folder."""
+    try:
+        config = read_config(folder)
+        names = tensor_names(folder, config)
+    except NotHandledError as reason:
+        logger.debug("%s is left to transformers: %s", folder.path, reason)
+        return None
+    tensors = _read_tensors(folder)
+    return Decoder(config, {name: tensors[stored] for name, stored in names.items()}, dtype)
+
+
+def _with_transformers(
+    folder: ModelFolder, dtype: torch.dtype, device: torch.device, quantize: str
+) -> tuple[TransformersLM, str | None]:
+    """Build and quantize a model of transformers; with the quantization's name for the record."""
+    # Together more than a second, which our own decoder does without.
+    from cert.backends.model_class import build_config, build_model, find_model_class  # noqa: PLC0415
+    from cert.backends.quantize import quantize_model  # noqa: PLC0415
+    from cert.backends.transformers_lm import TransformersLM  # noqa: PLC0415
+
+    with _one_at_a_time:
+        config = build_config(folder)
+        model_class = find_model_class(folder, config)
+        tensors = _read_tensors(folder)
+        model = build_model(model_class, config, tensors, dtype, str(folder.path))
+    parameters = model.num_parameters()
+    with _memory_errors(device):
+        quantization = quantize_model(model, quantize, device)
+        torch.nn.Module.to(model, device)
+    model.train(mode=False).requires_grad_(requires_grad=False)
+    return TransformersLM(model, parameters=parameters), quantization
 
 
 def _device(device: str) -> torch.device:
@@ -218,20 +259,11 @@ def _memory_errors(device: torch.device) -> Iterator[None]:
         raise GPUOutOfMemoryError(message) from error
 
 
-def _vocab_size(model: PreTrainedModel) -> int:
-    head: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
-    return int(head.weight.shape[0])
-
-
-def _max_context(model: PreTrainedModel) -> int:
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else UNLIMITED_CONTEXT_TOKENS
-
-
-def _versions(quantization: str | None) -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for library in _LIBRARIES:
-        if library == "bitsandbytes" and "bitsandbytes" not in (quantization or ""):
-            continue
-        versions[library] = metadata.version(library)
-    return versions
+def _versions(quantization: str | None, *, uses_transformers: bool) -> dict[str, str]:
+    libraries = list(_LIBRARIES)
+    if uses_transformers:
+        libraries.append("transformers")
+    if "bitsandbytes" in (quantization or ""):
+        libraries.append("bitsandbytes")
+    found = {library: metadata.version(library) for library in libraries}
+    return {"python": platform.python_version(), **found}

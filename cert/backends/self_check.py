@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cert.backends.causal_lm import SELF_CHECK_TOLERANCE_NATS, VERIFIED_FAMILIES
+from cert.backends.causal_lm import CONTRACT_FAMILIES
 from cert.backends.kv_cache import SlotCache
 from cert.core.errors import ModelRefusedError
 
 if TYPE_CHECKING:
-    from cert.backends.causal_lm import CausalLM
     from cert.backends.protocol import ModelIdentity
+    from cert.backends.transformers_lm import TransformersLM
+
+SELF_CHECK_TOLERANCE_NATS = 5e-3
+"""Largest allowed difference of log-probabilities in float32."""
 
 _LENGTHS = (5, 3)
 _STEPS = 3
@@ -26,7 +29,7 @@ _RELAXED_TOLERANCE_NATS = 0.25
 
 
 @torch.inference_mode()
-def largest_deviation(model: CausalLM, vocab_size: int) -> float:
+def largest_deviation(model: TransformersLM, vocab_size: int) -> float:
     """Run two texts of unequal length through the loop's passes and through the plain one.
 
     Returns:
@@ -61,14 +64,14 @@ def largest_deviation(model: CausalLM, vocab_size: int) -> float:
     return worst
 
 
-def self_check(model: CausalLM, identity: ModelIdentity) -> None:
+def self_check(model: TransformersLM, identity: ModelIdentity) -> None:
     """Refuse a model of an untested family that the loop would measure wrongly.
 
     Raises:
         ModelRefusedError: The two ways differ, or the loop cannot run the model at all.
     """
-    family = model.config.model_type
-    if family in VERIFIED_FAMILIES:
+    family = model.family
+    if family in CONTRACT_FAMILIES:
         return
     exact = identity.dtype in {"float32", "float64"} and identity.quantization is None
     tolerance = SELF_CHECK_TOLERANCE_NATS if exact else _RELAXED_TOLERANCE_NATS

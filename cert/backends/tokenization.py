@@ -27,9 +27,10 @@ class Tokenization:
             tokenizer together; only ids that the model can write.
         files: SHA-256 by name of the files it was made of.
         digest: Of `files`; see `manifest`.
+        through_transformers: Whether transformers' AutoTokenizer made it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of a tokenizer
         self,
         tokenizer: Tokenizer,
         *,
@@ -37,6 +38,7 @@ class Tokenization:
         eos_token_ids: Iterable[int],
         vocab_size: int,
         files: Mapping[str, str],
+        through_transformers: bool = False,
     ) -> None:
         """Put the parts together; `load_tokenization` reads them from a folder."""
         self._tokenizer = tokenizer
@@ -45,6 +47,7 @@ class Tokenization:
         self.eos_token_ids = frozenset(eos_token_ids)
         self.files = dict(files)
         self.digest = manifest_digest(self.files)
+        self.through_transformers = through_transformers
 
     @property
     def has_chat_template(self) -> bool:
@@ -146,6 +149,7 @@ def load_tokenization(
         eos_token_ids=[token for token in ids if 0 <= token < vocab_size],
         vocab_size=vocab_size,
         files=files,
+        through_transformers=parts.through_transformers,
     )
 
 

@@ -40,11 +40,13 @@ class TokenizerParts:
         tokenizer: Without truncation and padding.
         special_tokens: Text by role, for example `bos_token`.
         chat_template: None where there is none; of several the one called `default`.
+        through_transformers: Whether AutoTokenizer made it.
     """
 
     tokenizer: Tokenizer
     special_tokens: Mapping[str, str]
     chat_template: str | None
+    through_transformers: bool
 
 
 def read_tokenizer(folder: ModelFolder) -> TokenizerParts:
@@ -60,7 +62,9 @@ def read_tokenizer(folder: ModelFolder) -> TokenizerParts:
     tokenizer, special_tokens = direct or _read_with_transformers(folder)
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return TokenizerParts(tokenizer, special_tokens, _chat_template(folder, settings))
+    return TokenizerParts(
+        tokenizer, special_tokens, _chat_template(folder, settings), direct is None
+    )
 
 
 def _settings(folder: ModelFolder) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The local backend: a transformers model in this process, batched continuously.
+"""The local backend: a model in this process, batched continuously.
 
 One thread owns the model. Callers submit from any thread; whatever is inside at the same time is
 run together.
@@ -17,14 +17,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cert.backends.causal_lm import CausalLM
 from cert.backends.decode_loop import DecodeLoop, Finished, Job, result_of
 from cert.backends.folder import inspect_folder, resolve_model
 from cert.backends.loading import load_model
 from cert.backends.protocol import FinishReason
-from cert.backends.quantize import quantized_bytes
 from cert.backends.scoring import Scorer, score_of
-from cert.backends.self_check import self_check
 from cert.core.errors import (
     CPUFallbackFailed,
     GenerationCancelled,
@@ -68,14 +65,12 @@ class TransformersBackend:
             batch_rows: Texts generated side by side at most; halved when memory runs out.
             max_prompt_chars: Longer prompts and responses are refused before they are tokenized.
         """
-        self._loaded = loaded
         self._tokenization = loaded.tokenization
-        self._model = CausalLM(loaded.model)
+        self._model = loaded.model
         window = self._model.window
         limit = loaded.identity.max_context_tokens
         self._limit = limit if window is None else min(limit, window)
         self._identity = replace(loaded.identity, max_context_tokens=self._limit)
-        self_check(self._model, self._identity)
         self._max_prompt_chars = max_prompt_chars
         self._rows = batch_rows
         self._fallbacks: tuple[str, ...] = ()
@@ -102,9 +97,7 @@ class TransformersBackend:
 
     def memory_bytes(self) -> int:
         """Bytes of weights, buffers and cache."""
-        model = self._loaded.model
-        weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-        return sum(weights.values()) + quantized_bytes(model) + self._decoder.nbytes()
+        return self._model.nbytes() + self._decoder.nbytes()
 
     def submit(self, request: GenerationRequest) -> Future[Generation]:
         """Queue a request; see `Backend.submit`."""
@@ -248,7 +241,7 @@ class TransformersBackend:
             kind = CPUFallbackFailed if fell_back else GPUOutOfMemoryError
             return kind(f"out of memory on {device} with one text at a time: {error}"[:500])
         try:
-            self._loaded.model.to("cpu")  # type: ignore[arg-type]
+            self._model.to_cpu()
         except Exception as second:  # noqa: BLE001 - quantized weights refuse in several ways
             return CPUFallbackFailed(
                 f"out of memory on {device}; moving to the CPU: {second}"[:500]
@@ -291,6 +284,7 @@ def load_backend(  # noqa: PLR0913 - one keyword an option
     allow_download: bool = False,
     expect_digest: str | None = None,
     max_prompt_chars: int = 100_000,
+    own_decoder: bool = True,
 ) -> TransformersBackend:
     """Load a model and make a backend of it.
 
@@ -304,6 +298,7 @@ def load_backend(  # noqa: PLR0913 - one keyword an option
         allow_download: Whether a hub may be asked for a model that is not here.
         expect_digest: Refuse any other model than the one of this digest.
         max_prompt_chars: Longer prompts are refused.
+        own_decoder: False leaves every model to transformers, for comparisons.
 
     Raises:
         ModelUnavailableError: There is no such model.
@@ -318,5 +313,6 @@ def load_backend(  # noqa: PLR0913 - one keyword an option
         dtype=dtype,
         quantize=quantize,
         expect_digest=expect_digest,
+        own_decoder=own_decoder,
     )
     return TransformersBackend(loaded, batch_rows=batch_rows, max_prompt_chars=max_prompt_chars)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from cert.backends.decoder import Decoder
 from cert.backends.protocol import FinishReason, GenerationRequest, SamplingParams
 from cert.backends.transformers_local import TransformersBackend, load_backend
 from cert.signals.rows import row_signals
@@ -46,9 +47,15 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tiny_model(tmp_path_factory.mktemp("llama"), "llama")
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["own decoder", "transformers"])
+def own_decoder(request: pytest.FixtureRequest) -> bool:
+    chosen: bool = request.param
+    return chosen
+
+
 @pytest.fixture
-def backend(llama: Path) -> Iterator[TransformersBackend]:
-    one = load_backend(str(llama), device="cpu", batch_rows=4)
+def backend(llama: Path, own_decoder: bool) -> Iterator[TransformersBackend]:
+    one = load_backend(str(llama), device="cpu", batch_rows=4, own_decoder=own_decoder)
     yield one
     one.close()
 
@@ -78,8 +85,11 @@ def assert_close(ours: Generation, theirs: Generation) -> None:
         assert got == pytest.approx(want, abs=TOLERANCE_NATS), name
 
 
-def test_greedy_tokens_and_signals_equal_transformers_own_forward_pass(folder: Path) -> None:
-    backend = load_backend(str(folder), device="cpu", batch_rows=3)
+def test_greedy_tokens_and_signals_equal_transformers_own_forward_pass(
+    folder: Path, own_decoder: bool
+) -> None:
+    backend = load_backend(str(folder), device="cpu", batch_rows=3, own_decoder=own_decoder)
+    assert isinstance(backend._model, Decoder) is own_decoder
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     for got in run(backend, requests()):
         ids = list(got.prompt_token_ids)
@@ -98,8 +108,8 @@ def test_greedy_tokens_and_signals_equal_transformers_own_forward_pass(folder: P
     backend.close()
 
 
-def test_scoring_equals_transformers_own_forward_pass(folder: Path) -> None:
-    backend = load_backend(str(folder), device="cpu")
+def test_scoring_equals_transformers_own_forward_pass(folder: Path, own_decoder: bool) -> None:
+    backend = load_backend(str(folder), device="cpu", own_decoder=own_decoder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     wanted = [
         replace(r, response=f"{r.prompt} fox jumps over {i}") for i, r in enumerate(requests())
@@ -119,9 +129,9 @@ def test_scoring_equals_transformers_own_forward_pass(folder: Path) -> None:
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone(
-    llama: Path, backend: TransformersBackend
+    llama: Path, backend: TransformersBackend, own_decoder: bool
 ) -> None:
-    alone = load_backend(str(llama), device="cpu", batch_rows=1)
+    alone = load_backend(str(llama), device="cpu", batch_rows=1, own_decoder=own_decoder)
     together = run(backend, requests(20))
     for request, got in zip(requests(20), together, strict=True):
         assert_close(got, run(alone, [request])[0])
@@ -196,12 +206,13 @@ def test_more_texts_than_slots_all_finish_and_the_cache_is_the_slots_alone(
     before = backend.memory_bytes()
     assert len(run(backend, requests(50))) == 50
     held = backend.memory_bytes() - before
-    identity = backend._model.config
-    row = 2 * identity.num_hidden_layers * identity.num_key_value_heads * 8 * 4
+    row = 2 * backend._model.layers * 2 * 8 * 4  # 2 key-value heads of 8 float32 values
     assert held <= 4 * row * 256
 
 
-def test_nothing_of_shape_tokens_by_vocabulary_ever_exists(llama: Path) -> None:
+def test_nothing_of_shape_tokens_by_vocabulary_ever_exists(
+    backend: TransformersBackend,
+) -> None:
     """Watch every tensor that the loop makes; V is 300, and only 4 rows run."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -215,7 +226,6 @@ def test_nothing_of_shape_tokens_by_vocabulary_ever_exists(llama: Path) -> None:
                 largest = max(largest, out.numel() // 300)
             return out
 
-    backend = load_backend(str(llama), device="cpu", batch_rows=4)
     jobs = [backend._job(request) for request in requests(9, max_new_tokens=40)]
     backend._decoder.add(jobs)
     done = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from cert.backends.decoder import Decoder
 from cert.backends.protocol import FinishReason, GenerationRequest, SamplingParams
 from cert.backends.transformers_local import TransformersBackend, is_out_of_memory, load_backend
 from cert.core.errors import (
@@ -29,6 +30,8 @@ from tests.model_factory import build_tiny_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from cert.backends.causal_lm import CausalLM
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +56,28 @@ def ask(name: str = "a", timeout_s: float | None = None, **sampling: object) -> 
 def before_each_pass(backend: TransformersBackend, action: Callable[[int], None]) -> None:
     """Run `action(rows)` before every forward pass of the body."""
 
-    def hook(_module: object, _args: object, kwargs: dict[str, torch.Tensor]) -> None:
-        action(kwargs["input_ids"].shape[0])
+    backend._model = _Observed(backend._model, action)  # type: ignore[assignment]
+    backend._decoder._model = backend._scorer._model = backend._model
 
-    backend._model.model.base_model.register_forward_pre_hook(hook, with_kwargs=True)
+
+class _Observed:
+    """A model that says how many rows a pass has before it runs it."""
+
+    def __init__(self, model: CausalLM, action: Callable[[int], None]) -> None:
+        self._model = model
+        self._action = action
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self._model, name)
+        if name not in {"prefill", "step", "hidden"}:
+            return found
+
+        def observed(ids: torch.Tensor, *rest: object) -> torch.Tensor:
+            self._action(len(ids))
+            result: torch.Tensor = found(ids, *rest)
+            return result
+
+        return observed
 
 
 def test_a_deadline_returns_what_there_is(backend: TransformersBackend) -> None:
@@ -191,10 +212,9 @@ class _Device(SimpleNamespace):
 
 def test_a_full_gpu_falls_back_to_the_cpu_and_says_so(backend: TransformersBackend) -> None:
     moved: list[str] = []
-    backend._model = _Device(device=torch.device("cuda:0"), layers=2)  # type: ignore[assignment]
-    backend._loaded = SimpleNamespace(
-        model=SimpleNamespace(to=lambda device: moved.append(str(device)))
-    )  # type: ignore[assignment]
+    backend._model = _Device(  # type: ignore[assignment]
+        device=torch.device("cuda:0"), layers=2, to_cpu=lambda: moved.append("cpu")
+    )
     backend._rows = 1
     assert backend._shrink(MemoryError()) is None
     assert moved == ["cpu"]
@@ -205,11 +225,12 @@ def test_a_full_gpu_falls_back_to_the_cpu_and_says_so(backend: TransformersBacke
 
 
 def test_a_model_that_cannot_leave_the_gpu_says_so(backend: TransformersBackend) -> None:
-    def refuse(device: torch.device) -> None:
+    def refuse() -> None:
         raise ValueError("quantized weights stay where they are")
 
-    backend._model = _Device(device=torch.device("cuda:0"), layers=2)  # type: ignore[assignment]
-    backend._loaded = SimpleNamespace(model=SimpleNamespace(to=refuse))  # type: ignore[assignment]
+    backend._model = _Device(  # type: ignore[assignment]
+        device=torch.device("cuda:0"), layers=2, to_cpu=refuse
+    )
     backend._rows = 1
     failure = backend._shrink(MemoryError())
     assert isinstance(failure, CPUFallbackFailed)
@@ -222,9 +243,9 @@ def test_logits_that_are_no_numbers_fail_their_own_text_alone(
     poisoned = backend._tokenization.encode_prompt("The lazy dog sick", chat="never")
     healthy = backend._tokenization.encode_prompt("The lazy dog well", chat="never")
     only = next(t for t in poisoned if t not in healthy)
-    weight = backend._model.model.get_input_embeddings().weight
-    with torch.no_grad():
-        weight[only] = torch.nan
+    assert isinstance(backend._model, Decoder)
+    backend._model._embedding = backend._model._embedding.clone()
+    backend._model._embedding[only] = torch.nan
     sick, well = backend.submit(ask("sick")), backend.submit(ask("well"))
     with pytest.raises(NumericalError, match="token 1"):
         sick.result(30)

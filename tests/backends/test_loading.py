@@ -1,4 +1,4 @@
-"""Loading: the tensors of the folder, in transformers' own classes, with an exact identity."""
+"""Loading: the tensors of the folder, in our decoder or transformers', with an exact identity."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from model_factory import FAMILIES, build_tiny_model
 from safetensors.torch import load_file, save_file
 
 from cert.backends import loading
+from cert.backends.causal_lm import UNLIMITED_CONTEXT_TOKENS
+from cert.backends.decoder import Decoder
 from cert.backends.folder import inspect_folder
-from cert.backends.loading import UNLIMITED_CONTEXT_TOKENS, load_model
+from cert.backends.loading import load_model
 from cert.backends.manifest import hash_files, manifest_digest
 from cert.core.errors import (
     ConfigurationError,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from cert.backends.causal_lm import CausalLM
     from cert.backends.loading import LoadedModel
 
 IDS = torch.tensor([[5, 77, 130, 9, 255, 18]])
@@ -53,9 +56,8 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], objec
 
 
 @torch.inference_mode()
-def logits(model: torch.nn.Module) -> torch.Tensor:
-    result: torch.Tensor = model(input_ids=IDS).logits
-    return result
+def logits(model: CausalLM) -> torch.Tensor:
+    return model.head(model.hidden(IDS)[0])
 
 
 @pytest.fixture(scope="module")
@@ -70,20 +72,24 @@ def copy(llama: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("options", [{}, {"shard_size": "20KB"}, {"tie_embeddings": True}])
+@pytest.mark.parametrize("own_decoder", [True, False])
 def test_logits_are_those_of_transformers(
-    family: str, options: dict[str, object], tmp_path: Path
+    family: str, options: dict[str, object], own_decoder: bool, tmp_path: Path
 ) -> None:
     from transformers import AutoModelForCausalLM
 
     folder = build_tiny_model(tmp_path / "model", family, **options)  # type: ignore[arg-type]
-    loaded = load(folder)
-    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa")
-    assert torch.equal(logits(loaded.model), logits(theirs))
+    loaded = load(folder, own_decoder=own_decoder)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="sdpa").eval()
+    with torch.inference_mode():
+        expected = theirs(input_ids=IDS).logits[0]
+    torch.testing.assert_close(logits(loaded.model), expected, atol=2e-5, rtol=1e-5)
+    assert isinstance(loaded.model, Decoder) is own_decoder
     assert loaded.identity.architecture == type(theirs).__name__
     assert loaded.identity.parameters == theirs.num_parameters()
-    assert loaded.identity.attention == "sdpa"
-    assert not loaded.model.training
-    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.identity.attention == ("cert-sdpa" if own_decoder else "sdpa")
+    assert ("transformers" in loaded.identity.versions) is not own_decoder
+    assert not loaded.model.head(torch.zeros(1, 32)).requires_grad
 
 
 def test_weights_without_the_bodys_prefix_are_found_as_in_the_gpt2_of_the_hub(
@@ -172,12 +178,16 @@ def test_a_file_that_changes_meanwhile_is_refused(
 
 @pytest.mark.parametrize("stored", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("dtype", ["auto", "float32", "bfloat16", "float16"])
-def test_the_dtype_is_the_one_asked_for(stored: str, dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own_decoder", [True, False])
+def test_the_dtype_is_the_one_asked_for(
+    stored: str, dtype: str, own_decoder: bool, tmp_path: Path
+) -> None:
     folder = build_tiny_model(tmp_path / "model", "qwen2", dtype=stored)
-    loaded = load(folder, dtype=dtype, device="cpu")
+    loaded = load(folder, dtype=dtype, device="cpu", own_decoder=own_decoder)
     expected = "float32" if dtype == "auto" else dtype
     assert loaded.identity.dtype == expected
-    assert {p.dtype for p in loaded.model.parameters()} == {getattr(torch, expected)}
+    assert logits(loaded.model).dtype is getattr(torch, expected)
+    assert loaded.model.nbytes() >= loaded.identity.parameters * getattr(torch, expected).itemsize
     assert loading.stored_dtype(inspect_folder(folder)) == stored
 
 
@@ -308,8 +318,9 @@ def test_the_file_does_not_choose_attention_or_dtype(copy: Path) -> None:
         torch_dtype="bfloat16",
         architectures="(removed)",
     )
+    assert load(copy, own_decoder=False).identity.attention == "sdpa"
     loaded = load(copy)
-    assert loaded.identity.attention == "sdpa"
+    assert loaded.identity.attention == "cert-sdpa"
     assert loaded.identity.dtype == "float32"
     assert loaded.identity.architecture == "LlamaForCausalLM"
 
@@ -320,7 +331,9 @@ def test_an_adapter_in_the_folder_is_not_applied(llama: Path, copy: Path) -> Non
     assert torch.equal(logits(load(copy).model), logits(load(llama).model))
 
 
-def test_a_limit_that_is_not_stated_is_unlimited(tmp_path: Path) -> None:
+def test_a_limit_that_is_not_stated_is_unlimited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import BloomConfig, BloomForCausalLM
 
     folder = build_tiny_model(tmp_path / "model", "gpt2")
@@ -328,6 +341,9 @@ def test_a_limit_that_is_not_stated_is_unlimited(tmp_path: Path) -> None:
         (folder / name).unlink()
     config = BloomConfig(vocab_size=300, hidden_size=16, n_layer=1, n_head=2)
     BloomForCausalLM(config).save_pretrained(folder)
+    with pytest.raises(ModelRefusedError, match="models of type 'bloom' cannot be run"):
+        load(folder)
+    monkeypatch.setattr(loading, "self_check", lambda *_: None)
     loaded = load(folder)
     assert loaded.identity.max_context_tokens == UNLIMITED_CONTEXT_TOKENS
     assert loaded.identity.attention == "eager"
@@ -376,4 +392,5 @@ def test_loading_opens_no_socket_and_needs_no_accelerate(llama: Path) -> None:
 def test_on_a_gpu_it_is_there(llama: Path) -> None:
     loaded = load(llama, device="cuda")
     assert loaded.identity.device == "cuda:0"
-    assert {parameter.device.type for parameter in loaded.model.parameters()} == {"cuda"}
+    assert loaded.model.device.type == "cuda"
+    assert loaded.identity.attention == "sdpa"

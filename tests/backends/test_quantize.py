@@ -24,10 +24,13 @@ from cert.backends.quantize import (
     quantize_model,
     quantized_bytes,
 )
+from cert.backends.transformers_lm import TransformersLM
 from cert.core.errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from transformers import PreTrainedModel
 
     from cert.backends.loading import LoadedModel
 
@@ -42,8 +45,18 @@ mean, 0.09 at most; 4 bits 0.12 to 0.19 in the mean (bfloat16 for comparison: 0.
 
 def load(folder: Path, quantize: str, dtype: str = "auto") -> LoadedModel:
     return load_model(
-        inspect_folder(folder), name="tiny", device="cpu", dtype=dtype, quantize=quantize
+        inspect_folder(folder),
+        name="tiny",
+        device="cpu",
+        dtype=dtype,
+        quantize=quantize,
+        own_decoder=False,
     )
+
+
+def inside(loaded: LoadedModel) -> PreTrainedModel:
+    assert isinstance(loaded.model, TransformersLM)
+    return loaded.model.model
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -140,7 +153,7 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 @torch.inference_mode()
 def surprisals(loaded: LoadedModel) -> torch.Tensor:
     ids = torch.randint(300, (4, 40), generator=torch.Generator().manual_seed(3))
-    logprobs = loaded.model(input_ids=ids).logits.float().log_softmax(-1)
+    logprobs = inside(loaded)(input_ids=ids).logits.float().log_softmax(-1)
     return -logprobs[:, :-1].gather(-1, ids[:, 1:, None])
 
 
@@ -154,14 +167,14 @@ def test_8_bits_on_a_cpu(folder: Path) -> None:
     error = (surprisals(loaded) - surprisals(exact)).abs()
     assert 0 < error.mean() < INT8_MEAN_NATS
     assert error.max() < INT8_MAX_NATS
-    assert set(linear_layers(loaded.model)) == {"Int8Linear"}
-    assert len(linear_layers(loaded.model)) == len(linear_layers(exact.model))
+    assert set(linear_layers(inside(loaded))) == {"Int8Linear"}
+    assert len(linear_layers(inside(loaded))) == len(linear_layers(inside(exact)))
     assert loaded.identity.quantization == "dynamic-int8"
     assert loaded.identity.parameters == exact.identity.parameters
     assert loaded.identity.vocab_size == 300
-    assert quantized_bytes(exact.model) == 0
-    matrices = [p.numel() for p in exact.model.parameters() if p.ndim == 2]
-    assert 0 < quantized_bytes(loaded.model) <= sum(matrices)
+    assert quantized_bytes(inside(exact)) == 0
+    matrices = [p.numel() for p in inside(exact).parameters() if p.ndim == 2]
+    assert 0 < quantized_bytes(inside(loaded)) <= sum(matrices)
 
 
 def test_4_bits_on_a_cpu(folder: Path) -> None:
@@ -170,7 +183,7 @@ def test_4_bits_on_a_cpu(folder: Path) -> None:
     assert 0 < error.mean() < NF4_MEAN_NATS
     assert loaded.identity.quantization == "bitsandbytes-nf4"
     assert "bitsandbytes" in loaded.identity.versions
-    kinds = linear_layers(loaded.model)
+    kinds = linear_layers(inside(loaded))
     assert kinds.count("Linear") == 1  # the projection to the vocabulary
     assert set(kinds) == {"Linear", "Linear4bit"}
 
@@ -178,8 +191,8 @@ def test_4_bits_on_a_cpu(folder: Path) -> None:
 def test_tied_embeddings_stay_exact_beside_a_quantized_projection(tmp_path: Path) -> None:
     folder = build_tiny_model(tmp_path / "model", "llama", tie_embeddings=True)
     exact, loaded = load(folder, "none"), load(folder, "8bit")
-    embedding = loaded.model.get_input_embeddings().weight
-    assert torch.equal(embedding, exact.model.get_input_embeddings().weight)
+    embedding = inside(loaded).get_input_embeddings().weight
+    assert torch.equal(embedding, inside(exact).get_input_embeddings().weight)
     assert torch.isfinite(surprisals(loaded)).all()
 
 
@@ -250,6 +263,6 @@ def test_on_a_gpu(quantize: str, bound: float, tmp_path: Path) -> None:
     loaded = load_model(inspect_folder(folder), **options, quantize=quantize)
     ids = torch.randint(300, (2, 20), device="cuda")
     with torch.inference_mode():
-        ours = loaded.model(input_ids=ids).logits.float().log_softmax(-1)
-        theirs = exact.model(input_ids=ids).logits.float().log_softmax(-1)
+        ours = inside(loaded)(input_ids=ids).logits.float().log_softmax(-1)
+        theirs = inside(exact)(input_ids=ids).logits.float().log_softmax(-1)
     assert (ours - theirs).abs().max() < bound

@@ -8,9 +8,9 @@ import pytest
 import torch
 import transformers
 
-from cert.backends.causal_lm import CausalLM, split_head
 from cert.backends.protocol import ModelIdentity
 from cert.backends.self_check import largest_deviation, self_check
+from cert.backends.transformers_lm import TransformersLM, split_head
 from cert.core.errors import ModelRefusedError
 
 SMALL: dict[str, Any] = {
@@ -56,7 +56,7 @@ def identity(vocab_size: int = 120, dtype: str = "float32") -> ModelIdentity:
     ],
 )
 def test_a_family_that_the_loop_runs_right_is_accepted(name: str, options: dict[str, Any]) -> None:
-    model = CausalLM(tiny(name, **SMALL, **options))
+    model = TransformersLM(tiny(name, **SMALL, **options))
     assert largest_deviation(model, 120) < 1e-4
     self_check(model, identity())
 
@@ -73,7 +73,7 @@ def test_the_head_scales_and_caps_as_the_model_does(name: str, options: dict[str
     model = tiny(name, **SMALL, **options, attn_implementation="eager")
     ids = torch.tensor([[5, 9, 2, 7]])
     hidden = model.base_model(input_ids=ids).last_hidden_state
-    ours = CausalLM(model).head(hidden[0])
+    ours = TransformersLM(model).head(hidden[0])
     assert torch.allclose(ours, model(input_ids=ids).logits[0], atol=1e-6)
     bare = model.get_output_embeddings()(hidden[0])
     assert not torch.allclose(ours, bare, atol=1e-3), "the bare projection would have been wrong"
@@ -83,11 +83,11 @@ def test_a_state_space_model_is_refused() -> None:
     options = {k: SMALL[k] for k in ("vocab_size", "hidden_size", "num_hidden_layers")}
     model = tiny("Mamba", **options, state_size=4)
     with pytest.raises(ModelRefusedError, match="mamba"):
-        self_check(CausalLM(model), identity())
+        self_check(TransformersLM(model), identity())
 
 
 def test_a_step_that_is_off_by_one_place_is_refused() -> None:
-    model = CausalLM(tiny("Granite", **SMALL))
+    model = TransformersLM(tiny("Granite", **SMALL))
     step = model.step
     model.step = lambda ids, positions, cache: step(ids, positions - 1, cache)  # type: ignore[method-assign]
     with pytest.raises(ModelRefusedError, match="differs from the model's own forward pass"):
@@ -95,7 +95,7 @@ def test_a_step_that_is_off_by_one_place_is_refused() -> None:
 
 
 def test_a_verified_family_is_not_run_at_loading() -> None:
-    model = CausalLM(tiny("Llama", **SMALL))
+    model = TransformersLM(tiny("Llama", **SMALL))
     model.prefill = None  # type: ignore[assignment, method-assign]
     self_check(model, identity())
 
@@ -108,11 +108,11 @@ def test_a_model_without_a_body_is_refused() -> None:
 
 
 def test_texts_stay_within_the_attention_window() -> None:
-    assert CausalLM(tiny("Mistral", **SMALL, sliding_window=16)).window == 16
-    assert CausalLM(tiny("Mistral", **SMALL, sliding_window=None)).window is None
-    assert CausalLM(tiny("Llama", **SMALL)).window is None
-    assert CausalLM(tiny("Qwen2", **SMALL, use_sliding_window=False)).window is None
+    assert TransformersLM(tiny("Mistral", **SMALL, sliding_window=16)).window == 16
+    assert TransformersLM(tiny("Mistral", **SMALL, sliding_window=None)).window is None
+    assert TransformersLM(tiny("Llama", **SMALL)).window is None
+    assert TransformersLM(tiny("Qwen2", **SMALL, use_sliding_window=False)).window is None
     windowed = tiny(
         "Qwen2", **SMALL, use_sliding_window=True, sliding_window=8, max_window_layers=1
     )
-    assert CausalLM(windowed).window == 8
+    assert TransformersLM(windowed).window == 8

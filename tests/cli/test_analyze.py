@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -9,7 +12,7 @@ import pytest
 from cert.core.errors import GPUOutOfMemoryError, ModelUnavailableError, NumericalError
 from cert.evidence.schema import record_schema
 from cert.ledger.canonical import canonical_bytes
-from tests.cli.helpers import records_of
+from tests.cli.helpers import ROOT, records_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,3 +289,33 @@ def test_a_dry_run_runs_nothing(cert: Program, folder: Path, tiny: Path) -> None
     assert "parameters in the headers" in ran.out
     assert not (folder / "out.jsonl").exists()
     assert cert.loader.calls == []
+
+
+_WITH_ITS_MODULES = """
+import json, runpy, sys
+sys.argv = ["cert", "analyze", "x", "--no-ledger", "--quiet", "--max-new-tokens", "3"]
+try:
+    runpy.run_module("cert_cli", run_name="__main__")
+except SystemExit as ended:
+    print(ended.code, file=sys.stderr)
+print(json.dumps([name.split(".")[0] for name in sys.modules]), file=sys.stderr)
+"""
+
+
+def test_the_embedded_model_runs_without_transformers(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_ITS_MODULES],
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    code, modules = done.stderr.splitlines()
+    assert code in {"0", "3"}
+    assert "torch" in json.loads(modules)
+    assert not {"transformers", "accelerate", "huggingface_hub"} & set(json.loads(modules))
+    record = json.loads(done.stdout)
+    assert set(record["provenance"]["versions"]) == {"python", "torch", "tokenizers", "safetensors"}
+    assert record["provenance"]["attention"] == "cert-sdpa"
