@@ -95,7 +95,7 @@ async def served(world: World, seed: int) -> AsyncIterator[str]:
                     b"\r\n\r\n%b" % (len(data), data)
                 )
                 await writer.drain()
-        except (asyncio.IncompleteReadError, OSError):
+        except (asyncio.IncompleteReadError, OSError, asyncio.CancelledError):
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
