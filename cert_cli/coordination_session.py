@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from cert.backends.protocol import SamplingParams
@@ -136,6 +137,7 @@ def run(
             agents=agents,
             outputs=outputs,
             evidence=evidence,
+            meter=Meter(is_wanted=not flags.quiet, color=flags.color),
         )
         return session.run(stack)
 
@@ -164,6 +166,7 @@ class _Session:
     agents: Agents
     outputs: Outputs
     evidence: LedgerRun | None
+    meter: Meter
 
     def run(self, stack: ExitStack) -> ExitCode:
         """Find what there is already, then run the rest of it."""
@@ -240,17 +243,18 @@ class _Session:
                 f"{len(past.replicates)} replicates are recorded"
             )
         for file in self.outputs.records:
-            file.cut_torn_end()
-            count = 0 if unfinished is None else count_common(file, unfinished)
-            if count is None or (unfinished is None and file.complete_bytes):
+            count = None if file.size_bytes else 0
+            if unfinished is not None:
+                count = count_common(file, unfinished)
+            if count is None:
                 raise ConfigurationError(
                     f"output {file.path} is not empty, and holds no beginning of this run",
                     hint="write to another file with -o",
                 )
             if unfinished is not None:
-                for number, line in enumerate(unfinished.lines()):
-                    if number >= count:
-                        file.write(line)
+                file.cut_torn_end()
+                for line in islice(unfinished.lines(), count, None):
+                    file.write(line)
         return past
 
     def _open_baselines(self, stack: ExitStack) -> KeptBaselines | None:
@@ -273,10 +277,9 @@ class _Session:
             The result; what stopped the run; None where a signal did.
         """
         charge_past(self.budget, past.calls)
-        meter = Meter(is_wanted=not self.flags.quiet, color=self.flags.color)
-        meter.total = len(build_schedule(self.plan))
-        seen = _Seen(meter)
-        with meter.running():
+        self.meter.total = len(build_schedule(self.plan))
+        seen = _Seen(self.meter)
+        with self.meter.running():
             running = asyncio.create_task(
                 run_coordination(
                     job,
@@ -310,6 +313,8 @@ class _Session:
         draw = None
         if record["kind"] == "coordination":
             draw = partial(render_result, cast("Mapping[str, Any]", record["coordination"]))
+        if self.outputs.shares_terminal:
+            self.meter.make_room()
         self.outputs.write(line, draw)
 
     def _finish(self, ended: dict[str, Any] | CallError | None, tally: Tally) -> ExitCode:
@@ -327,7 +332,14 @@ class _Session:
                 code = self.interrupts.code or ExitCode.INCOMPLETE
             if evidence is not None:
                 evidence.interrupt(tally)
-                report("note: what was answered is recorded; the same command goes on from there")
+            if evidence is not None and not self.flags.quiet:
+                goes_on = self.config.content == "full" and "-" not in self.choices.sources
+                then = (
+                    "the same command goes on from there"
+                    if goes_on
+                    else "it cannot be gone on with"
+                )
+                report(f"note: what was answered is recorded; {then}")
         if evidence is not None and evidence.is_failed:
             report("warning: the ledger could not be written; this run is not wholly in it")
         if not self.flags.quiet:

@@ -395,14 +395,16 @@ def test_a_dry_run_asks_nothing_and_says_what_it_would_take(
     assert tasks.exists()
 
 
+@pytest.mark.parametrize("text", ['{"kind":"other"}\n', "half a line"])
 def test_an_output_of_something_else_is_not_written_to(
-    cert: Program, server: MessagesServer, tasks: Path, folder: Path
+    cert: Program, server: MessagesServer, tasks: Path, folder: Path, text: str
 ) -> None:
-    (folder / "out.jsonl").write_text('{"kind":"other"}\n')
+    (folder / "out.jsonl").write_text(text)
     ran = coordinate(cert, server, *FEW, "-o", "out.jsonl")
     assert ran.code == 2
     assert "holds no beginning of this run" in ran.err
-    assert (folder / "out.jsonl").read_text() == '{"kind":"other"}\n'
+    assert (folder / "out.jsonl").read_text() == text
+    assert sorted(one.name for one in folder.glob("out*")) == ["out.jsonl"]
     assert not server.bodies
     assert tasks.exists()
 
