@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from cert.evidence.coordination_records import COORDINATION_KINDS, OUTCOMES
 from cert.ledger.line import is_control
 from cert.ledger.reader import PRUNED, read_blocks
 from cert.ledger.side_file import parse_count
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from cert.ledger.reader import Reader, Segment
 
-_MEASURED: Final = frozenset({"analysis", "error", "refused"})
+_OF_RUNS: Final = frozenset({"run", "analysis", "error", "refused", *COORDINATION_KINDS})
 _OUTCOMES: Final = {"pass": "passed", "fail": "failed", "inconclusive": "inconclusive"}
 _KINDS: Final = {"error": "errors", "refused": "refused"}
 
@@ -74,7 +75,8 @@ class RunView:
         policy: `id@version`; None where its beginning is gone.
         began: Time of its first record.
         ended: Time of its last record.
-        counts: Records that are there: passed, failed, inconclusive, errors, refused.
+        counts: Records that are there: passed, failed, inconclusive, errors, refused; of a
+            comparison, its strategies by their verdicts.
         exit_code: That it ended with; None where it did not end, or nothing exited.
     """
 
@@ -204,7 +206,7 @@ class _Reading:
         kind, time = str(record["kind"]), str(record["time"])
         if kind == "policy":
             self._take_policy(record)
-        elif kind == "run" or kind in _MEASURED:
+        elif kind in _OF_RUNS:
             self._take_of_run(record, kind, time)
         elif is_control("genesis", line):
             ledger = record["ledger"]
@@ -231,9 +233,12 @@ class _Reading:
         run.ended = time
         if kind == "analysis":
             run.counts[_OUTCOMES[record["assessment"]["verdict"]]] += 1
-        elif kind != "run":
+        elif kind in _KINDS:
             run.counts[_KINDS[kind]] += 1
-        else:
+        elif kind == "coordination":
+            for strategy in record["coordination"]["strategies"]:
+                run.counts[_OUTCOMES[OUTCOMES[strategy["verdict"]]]] += 1
+        elif kind == "run":
             said = record["run"]
             run.phase = str(said["phase"])
             if "command" in said:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cert.evidence.deep import DeepCheck
+from cert.evidence.overview import load_overview
 from cert.ledger.findings import State
 from cert.ledger.reader import FolderReader
 from cert.ledger.verify import verify_ledger
@@ -93,6 +94,12 @@ def test_what_was_planted_comes_out(  # noqa: PLR0917 - the effect and what it b
     assert begin["run"]["command"] == "coordinate"
     assert end["run"]["exit_code"] == code
     assert sum(end["run"]["counts"].values()) == 1
+    (shown,) = load_overview(FolderReader(folder / "ledger")).runs
+    assert (shown.command, shown.counts, shown.exit_code) == (
+        "coordinate",
+        end["run"]["counts"],
+        code,
+    )
 
 
 def test_the_plan_is_registered_before_the_first_call_and_each_call_before_its_replicate(

@@ -24,6 +24,7 @@ from cert.evidence.law import load_law_mapping
 from cert.evidence.policy_record import build_policy_record, read_policy
 from cert.evidence.record import encode_record
 from cert.evidence.schema import record_schema
+from cert.ledger.appender import open_ledger
 from cert.ledger.erase import erase
 from cert.ledger.errors import LedgerError, LedgerRefusedError
 from cert.ledger.findings import State
@@ -32,6 +33,7 @@ from cert.ledger.prune import prune
 from cert.ledger.pruning_plan import parse_date
 from cert.ledger.scan import scan_lines
 from cert.ledger.zip_reader import ZipReader
+from tests.evidence.compared import compared
 from tests.ledger.committed import KEYS, SIGNER, Made, answer_of, second_opinion, text_of
 
 if TYPE_CHECKING:
@@ -367,3 +369,12 @@ def test_the_documents_are_found_in_a_wheel_too(
     (installed / "record-format.md").write_bytes(b"from the wheel")
     monkeypatch.setattr(bundle_module.resources, "files", lambda _: tmp_path / "cert")
     assert bundle_module._document("record-format.md") == b"from the wheel"
+
+
+def test_a_plan_is_packed_as_it_is_registered(tmp_path: Path, target: Path) -> None:
+    with open_ledger(tmp_path / "compared", KEYS) as ledger:
+        ledger.append([encode_record(record) for record in compared()])
+    write_bundle(tmp_path / "compared", target)
+    with zipfile.ZipFile(target) as archive:
+        (name,) = [one for one in archive.namelist() if one.startswith("policies/coordination-v1-")]
+        assert json.loads(archive.read(name)) == compared()[0]["policy"]

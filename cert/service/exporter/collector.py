@@ -28,13 +28,22 @@ from cert.observability.metrics import (
     Status,
 )
 from cert.service.exporter.follower import Condition
-from cert.service.exporter.totals import COMMANDS, KINDS, OUTCOMES, VERDICTS
+from cert.service.exporter.totals import (
+    CALL_DIRECTIONS,
+    CALL_OUTCOMES,
+    COMMANDS,
+    COORDINATION_VERDICTS,
+    KINDS,
+    OUTCOMES,
+    STRATEGIES,
+    VERDICTS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from cert.service.exporter.follower import Follower
-    from cert.service.exporter.totals import Counter, Histogram
+    from cert.service.exporter.totals import Comparisons, Counter, Histogram
 
 _HAMILTONIAN: Final = Service.HAMILTONIAN.value
 _FamilyT = TypeVar("_FamilyT", bound=Metric)
@@ -61,6 +70,7 @@ def build_families(followers: Mapping[str, Follower], *, updated_s: float | None
         families.add_ledger(name, follower)
         families.add_requests(name, follower.counter)
         families.add_runs(name, follower)
+        families.add_comparisons(name, follower.state.totals.comparisons)
     return [build, updated, *families.all()]
 
 
@@ -100,6 +110,22 @@ class _Families:
             "run_last_success_timestamp_seconds", "The last end with exit code 0.", "command"
         )
         self.code = self._gauge("run_last_exit_code", "Of the last run that had one.", "command")
+        self.calls = self._counter("coordination_calls", "Calls of agents and judges.", "outcome")
+        self.tokens = self._counter("coordination_tokens", "Tokens charged.", "direction")
+        self.cost = self._counter(
+            "coordination_cost_usd", "Price of the tokens charged, where prices are known."
+        )
+        self.compared = self._counter(
+            "coordination_verdicts", "Verdicts on strategies of agents.", "verdict"
+        )
+        self.gammas = {
+            part: self._gauge(f"coordination_last_gamma{suffix}", text, "strategy")
+            for part, suffix, text in (
+                ("estimate", "", "Score of a strategy over the model's alone, of the last result."),
+                ("lower", "_lower", "Lower bound of its interval."),
+                ("upper", "_upper", "Upper bound of its interval."),
+            )
+        }
         self.errors = self._counter("exporter_errors", "Looks at a ledger that failed.")
         self.restarts = self._counter(
             "exporter_restarts", "Counts begun anew because a ledger had another history."
@@ -162,6 +188,21 @@ class _Families:
             ):
                 if value is not None:
                     family.add_metric((name, command), value)
+
+    def add_comparisons(self, name: str, comparisons: Comparisons) -> None:
+        for outcome in CALL_OUTCOMES:
+            self.calls.add_metric((name, outcome), comparisons.calls.get(outcome, 0))
+        for direction in CALL_DIRECTIONS:
+            self.tokens.add_metric((name, direction), comparisons.tokens.get(direction, 0))
+        self.cost.add_metric((name,), comparisons.cost_usd)
+        for verdict in COORDINATION_VERDICTS:
+            self.compared.add_metric((name, verdict), comparisons.verdicts.get(verdict, 0))
+        for strategy in STRATEGIES:
+            gamma = comparisons.gammas.get(strategy)
+            for part, family in self.gammas.items():
+                value = None if gamma is None else getattr(gamma, part)
+                if value is not None:
+                    family.add_metric((name, strategy), value)
 
     def _gauge(self, name: str, text: str, *labels: str) -> GaugeMetricFamily:
         return self._keep(GaugeMetricFamily(f"cert_{name}", text, labels=("ledger", *labels)))

@@ -30,15 +30,26 @@ KINDS: Final = (
     "recovered",
     "erased",
     "pruned",
+    "call",
+    "replicate",
+    "coordination",
     OTHER,
 )
 COMMANDS: Final = ("analyze", "batch", "serve", "coordinate", "canary", OTHER)
 OUTCOMES: Final = ("pass", "fail", "inconclusive", "incomplete", OTHER)
 VERDICTS: Final = ("pass", "fail", "inconclusive")
+STRATEGIES: Final = ("sequential", "parallel", "debate", OTHER)
+CALL_OUTCOMES: Final = ("ok", "transient", "invalid", "rejected", "fatal", "later", "budget")
+CALL_DIRECTIONS: Final = ("input", "output", "cache_read", "cache_write")
+COORDINATION_VERDICTS: Final = ("beneficial", "harmful", "inconclusive", "undefined")
 MAX_POLICIES: Final = 100
 MAX_OPEN_RUNS: Final = 1000
 MAX_SECONDS: Final = 1e9
 """A duration above is no measurement, and would spoil the sum for good."""
+MAX_TOKENS: Final = 1e12
+MAX_USD: Final = 1e9
+"""What one call may say that it took; the same."""
+MAX_RATIO: Final = 1e9
 
 _OUTCOME_BY_CODE: Final = {0: "pass", 1: "fail", 3: "inconclusive", 4: "incomplete"}
 _STATUS_BY_REASON: Final = {"timeout": Status.TIMEOUT, "cancelled": Status.CANCELLED}
@@ -48,7 +59,7 @@ _STATUS_BY_ERROR: Final = {
     "GenerationTimeout": Status.TIMEOUT,
     "GenerationCancelled": Status.CANCELLED,
 }
-_LOOKED_INTO: Final = ("analysis", "error", "refused", "run")
+_LOOKED_INTO: Final = ("analysis", "error", "refused", "run", "call", "coordination")
 _SCORED: Final = "scored"
 _POLICY_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _EXEMPLAR: Final = re.compile(r"[A-Za-z0-9._:/@+-]{1,100}")
@@ -108,6 +119,40 @@ class _Run(msgspec.Struct):
     counts: _Counts | None = None
 
 
+class _Usage(msgspec.Struct):
+    input_tokens: int
+    output_tokens: int
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class _Failure(msgspec.Struct):
+    kind: str
+
+
+class _Call(msgspec.Struct):
+    is_reused: bool
+    usage: _Usage | None = None
+    cost_usd: float | None = None
+    failure: _Failure | None = None
+
+
+class _Ratio(msgspec.Struct):
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class _Strategy(msgspec.Struct):
+    name: str
+    verdict: str
+    gamma: _Ratio
+
+
+class _Coordination(msgspec.Struct):
+    strategies: list[_Strategy]
+
+
 class _Record(msgspec.Struct):
     """A record, as far as it is counted; the rest is passed over without being built."""
 
@@ -121,6 +166,8 @@ class _Record(msgspec.Struct):
     generation: _Generation | None = None
     error: _Error | None = None
     run: _Run | None = None
+    call: _Call | None = None
+    coordination: _Coordination | None = None
 
 
 class _Kind(msgspec.Struct):
@@ -180,6 +227,32 @@ class CommandTotals(msgspec.Struct):
     last_exit_code: int | None = None
 
 
+class Gamma(msgspec.Struct):
+    """The latest ratio of a kind of strategy; None where it has none."""
+
+    estimate: float | None = None
+    lower: float | None = None
+    upper: float | None = None
+
+
+class Comparisons(msgspec.Struct):
+    """The count of comparisons of agents.
+
+    Attributes:
+        calls: By how they ended; those reused from earlier runs are none.
+        tokens: By direction, as far as the server said.
+        cost_usd: Of the calls that have a price.
+        verdicts: On strategies.
+        gammas: The latest one by kind of strategy.
+    """
+
+    calls: dict[str, int] = {}
+    tokens: dict[str, int] = {}
+    cost_usd: float = 0.0
+    verdicts: dict[str, int] = {}
+    gammas: dict[str, Gamma] = {}
+
+
 class Totals(msgspec.Struct):
     """The count of a ledger.
 
@@ -193,6 +266,7 @@ class Totals(msgspec.Struct):
         cache_misses: Measured texts that were not.
         commands: Runs by command.
         open_runs: Command by id, of the runs that began and have no end; the oldest first.
+        comparisons: What `coordinate` recorded.
     """
 
     kinds: dict[str, int] = {}
@@ -204,6 +278,7 @@ class Totals(msgspec.Struct):
     cache_misses: int = 0
     commands: dict[str, CommandTotals] = {}
     open_runs: dict[str, str] = {}
+    comparisons: Comparisons = msgspec.field(default_factory=Comparisons)
 
     @property
     def records(self) -> int:
@@ -248,6 +323,10 @@ class Counter:
             return self._take_analysis(record)
         if record.kind == "run":
             return self._take_run(record)
+        if record.kind == "call":
+            return self._take_call(record.call)
+        if record.kind == "coordination":
+            return self._take_result(record.coordination)
         if record.kind == "refused":
             _add(self.totals.statuses, Status.REFUSED.value)
         elif record.kind == "error":
@@ -287,6 +366,36 @@ class Counter:
         ):
             policy = OTHER
         _add(totals.verdicts.setdefault(policy, {}), assessment.verdict)
+        return True
+
+    def _take_call(self, call: _Call | None) -> bool:
+        if call is None:
+            return False
+        outcome = "ok" if call.failure is None else call.failure.kind
+        tokens = {} if call.usage is None else msgspec.structs.asdict(call.usage)
+        cost_usd = call.cost_usd or 0.0
+        is_right = all(0 <= count <= MAX_TOKENS for count in tokens.values())
+        if outcome not in CALL_OUTCOMES or not is_right or not 0 <= cost_usd <= MAX_USD:
+            return False
+        if call.is_reused:
+            return True
+        comparisons = self.totals.comparisons
+        _add(comparisons.calls, outcome)
+        for name, count in tokens.items():
+            direction = name.removesuffix("_tokens")
+            comparisons.tokens[direction] = comparisons.tokens.get(direction, 0) + count
+        comparisons.cost_usd += cost_usd
+        return True
+
+    def _take_result(self, result: _Coordination | None) -> bool:
+        if result is None or not all(map(_is_right, result.strategies)):
+            return False
+        comparisons = self.totals.comparisons
+        for one in result.strategies:
+            _add(comparisons.verdicts, one.verdict)
+            kind = one.name if one.name in STRATEGIES else OTHER
+            gamma = one.gamma
+            comparisons.gammas[kind] = Gamma(gamma.estimate, gamma.lower, gamma.upper)
         return True
 
     def _remember(self, histogram: str, bucket: int, record: _Record, value: float) -> None:
@@ -334,6 +443,14 @@ def _kind_alone(line: bytes) -> str:
     except (ValueError, RecursionError):
         return OTHER
     return kind if kind in KINDS and kind not in _LOOKED_INTO else OTHER
+
+
+def _is_right(strategy: _Strategy) -> bool:
+    gamma = strategy.gamma
+    return strategy.verdict in COORDINATION_VERDICTS and all(
+        value is None or 0 <= value <= MAX_RATIO
+        for value in (gamma.estimate, gamma.lower, gamma.upper)
+    )
 
 
 def _perplexity(value: float | str | None) -> float | None:

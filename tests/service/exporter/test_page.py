@@ -62,6 +62,9 @@ def test_the_page_has_every_metric_of_serve_metrics(tmp_path: Path) -> None:
     disk = Disk(tmp_path / "ledger")
     disk.grow(range(40))
     disk.add(run("begin", "a"), run("end", "a"))
+    gamma = {"estimate": 1.5, "lower": 1.25, "upper": 1.75}
+    strategy = {"name": "debate", "verdict": "beneficial", "gamma": gamma}
+    disk.add({"kind": "coordination", "coordination": {"strategies": [strategy]}})
     disk.seal()
     exporter = LedgerExporter({"a": disk.folder})
     exporter.look()
