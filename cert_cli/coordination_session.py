@@ -40,7 +40,7 @@ from cert.runner.tally import ErrorBudget, Tally
 from cert.statistics.crossfit import SPLITS
 from cert.statistics.verdict import CoordinationVerdict, VerdictRule
 from cert_cli.coordination_agents import open_agents
-from cert_cli.coordination_choices import build_plan, read_tasks
+from cert_cli.coordination_choices import build_plan, name_of, read_tasks
 from cert_cli.coordination_view import describe_spend, render_result
 from cert_cli.errors import report, report_error
 from cert_cli.evidence import open_evidence
@@ -97,6 +97,9 @@ def run(
         return ExitCode.NOTHING
     plan = build_plan(choices, tasks)
     prices = None if choices.prices is None else load_prices(choices.prices)
+    if prices is not None:
+        for spec in (*choices.models, *choices.judges):
+            prices.price(name_of(spec))  # rather now than at the first call
     if flags.dry_run:
         from cert_cli.coordination_dry_run import describe_plan_cost  # noqa: PLC0415 - only for this
 

@@ -106,7 +106,7 @@ class MessagesServer:
             def handle_one_request(self) -> None:
                 try:
                     super().handle_one_request()
-                except OSError:
+                except (OSError, ValueError):  # a client that was killed in the middle
                     self.close_connection = True
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

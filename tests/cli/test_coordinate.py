@@ -352,6 +352,19 @@ def test_what_cannot_be_is_said_before_anything_is_asked(
     assert tasks.exists()
 
 
+def test_a_model_without_a_price_is_found_before_anything_is_asked(
+    cert: Program, server: MessagesServer, tasks: Path, folder: Path
+) -> None:
+    (folder / "prices.yaml").write_text(
+        "models:\n  other: {input_usd_per_mtok: 1, output_usd_per_mtok: 1}\n"
+    )
+    ran = coordinate(cert, server, *LEDGER, "--prices", "prices.yaml")
+    assert ran.code == 2
+    assert "no price for the model m" in ran.err
+    assert not (folder / "ledger").exists()
+    assert tasks.exists()
+
+
 def test_a_server_without_a_model_is_asked_nothing(cert: Program, tasks: Path) -> None:
     ran = cert("coordinate", tasks, "--base-url", "http://127.0.0.1:9", "--no-ledger")
     assert ran.code == 2
