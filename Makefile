@@ -33,6 +33,9 @@ demo: export CERT_KEYS := demo/keys
 test: lint ## all checks: lint, then the whole test suite with branch coverage
 	$(VENV)/bin/pytest -n logical --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered
 
+# A worker a core: more threads than that would wait for each other.
+test: export OMP_NUM_THREADS=1
+
 check: test ## the same as test
 
 lint: $(READY) ## ruff, mypy and the floors' import contracts
