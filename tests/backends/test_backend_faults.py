@@ -85,7 +85,7 @@ def test_a_deadline_returns_what_there_is(backend: TransformersBackend) -> None:
     got = backend.submit(ask(timeout_s=0.3, max_new_tokens=200)).result(30)
     assert got.finish_reason is FinishReason.TIMEOUT
     assert 1 <= len(got.trace) <= 7
-    assert got.generate_s < 1.0
+    assert got.generate_s < 5.0  # 200 tokens would take 10 s
 
 
 def test_a_deadline_before_the_first_token_is_an_error(backend: TransformersBackend) -> None:

@@ -168,7 +168,7 @@ def test_a_hostile_or_broken_template_ends_with_a_clear_error(source: str, messa
     template = ChatTemplate(source, {})
     with pytest.raises(ModelRefusedError, match=message) as caught:
         template.render("x")
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert caught.value.message.startswith("the model's chat template is not usable: ")
     assert caught.value.hint is not None
     assert "--chat never" in caught.value.hint
@@ -192,7 +192,7 @@ def test_a_stopped_worker_does_not_hold_up_the_caller(monkeypatch: pytest.Monkey
     start = time.monotonic()
     with pytest.raises(ModelRefusedError, match="took longer"):
         template.render("x" * 1_000_000)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     monkeypatch.undo()
     assert template.render("x") == "ok"
 

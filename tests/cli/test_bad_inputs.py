@@ -162,7 +162,7 @@ def test_files_of_every_kind_have_the_documented_exit(
     args = ("batch", name, "-m", "fake", "--policy", "p.yaml", "--max-errors", "100%")
     started = time.monotonic()
     ran = cert(*args)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     assert "Traceback" not in ran.err
     check(ran.records)
     if code is None:

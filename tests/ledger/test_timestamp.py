@@ -262,7 +262,7 @@ def test_the_deadline_holds(parts: list[bytes]) -> None:
         try:
             with pytest.raises(LedgerError, match=r"did not answer within 0\.4 s") as caught:
                 request_timestamp(NOTE, site.url, timeout_s=0.4)
-            assert time.monotonic() - begun < 2
+            assert time.monotonic() - begun < 8
         finally:
             stop.set()
     assert caught.value.hint

@@ -82,6 +82,7 @@ def test_namespaces_are_apart(registry: CollectorRegistry) -> None:
 
 
 def test_a_registry_is_not_kept_alive() -> None:
+    gc.collect()  # what other tests left
     before = len(module._by_registry)
     collector = MetricsCollector(registry=CollectorRegistry())
     assert len(module._by_registry) == before + 1
@@ -204,7 +205,7 @@ def test_a_client_that_never_asks_is_hung_up_on(
         began = time.monotonic()
         client.sendall(b"GET /met")
         assert client.recv(100) == b""
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 def openmetrics(registry: CollectorRegistry) -> str:

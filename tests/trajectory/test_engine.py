@@ -361,20 +361,20 @@ def test_an_interrupt_takes_the_request_back(
 
 
 def test_a_model_that_loads_too_slowly_is_not_loaded_yet(bench: Callable[..., Bench]) -> None:
-    one = bench(loader=FakeLoader(load_s=0.8))
+    one = bench(loader=FakeLoader(load_s=2.0))
     began = time.monotonic()
     found = one.error(timeout=0.05)
-    assert time.monotonic() - began < 0.7
+    assert time.monotonic() - began < 1.9
     assert (found.error_type, found.recoverable, found.retry_after) == ("ModelNotLoaded", True, 5.0)
     assert one.result().verdict is Verdict.PASS
     assert len(one.loader.calls) == 1
 
 
 def test_submitting_does_not_wait_for_the_model(bench: Callable[..., Bench]) -> None:
-    one = bench(loader=FakeLoader(load_s=0.8))
+    one = bench(loader=FakeLoader(load_s=2.0))
     began = time.monotonic()
     futures = [one.engine.submit(replace(CASE, text=f"Prompt {n}")) for n in range(8)]
-    assert time.monotonic() - began < 0.7
+    assert time.monotonic() - began < 1.9
     assert all(isinstance(future.result(), AnalysisResult) for future in futures)
     assert len(one.loader.calls) == 1
 
