@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from cert.assessment.verdict import Verdict
+from cert.evidence.coordination_records import COORDINATION_KINDS
 from cert.evidence.run_record import RunCounts
 from cert.ledger.canonical import canonical_bytes
 from cert.ledger.errors import LedgerError, ProofError
@@ -110,6 +111,11 @@ class _Folding:
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Take in one record; those of kinds that no attestation speaks of are left out."""
+        if record["kind"] in COORDINATION_KINDS:
+            raise LedgerError(
+                "the run compares arrangements of agents: no single model was tested",
+                hint="hand on the ledger: `cert bundle`; `cert verify` derives the result again",
+            )
         self.run_ids.add(record["run_id"])
         match record["kind"]:
             case "run":
@@ -156,8 +162,8 @@ def collect_test_result(records: Iterable[Mapping[str, Any]]) -> RunOutcome:
 
     Raises:
         LedgerError: They are of several runs or none, and so for models and policies; the run has
-            not ended, or counted otherwise; no prompt came to the model; or a record is not as its
-            schema says.
+            not ended, or counted otherwise; no prompt came to the model; it compares arrangements
+            of agents; or a record is not as its schema says.
     """
     folding = _Folding()
     for record in records:

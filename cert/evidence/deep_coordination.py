@@ -196,7 +196,7 @@ class Comparison:
             yield Problem("replicate", words, expected=_short(left_out[0]))
         if len(known) < len(named):
             if self._is_whole:
-                key = next(iter(named.keys() - set(known)))
+                key = next(one for one in named if one not in calls or calls[one].stops)
                 words = "no earlier record is of a call that it names"
                 yield Problem("replicate", words, found=_short(key))
             return

@@ -30,6 +30,7 @@ from cert.ledger.canonical import canonical_bytes
 from cert.ledger.errors import LedgerError
 from cert.ledger.keys import Signer
 from tests.evidence.builders import ALL, analysis, begin, error, refused, stop
+from tests.evidence.compared import compared
 from tests.fakes import fake_identity
 
 ROOT = bytes(range(32))
@@ -278,6 +279,16 @@ def broken(path: str, value: object) -> dict[str, Any]:
 def test_records_of_another_shape(record: dict[str, Any]) -> None:
     with pytest.raises(LedgerError, match="not as its schema says"):
         collect_test_result(run_of(record, passed=1))
+
+
+@pytest.mark.parametrize("model", [None, {"name": "m", "digest": "sha256:" + "1" * 64}])
+def test_a_comparison_is_not_attested(model: dict[str, str] | None) -> None:
+    records = [one for one in compared() if one["kind"] != "policy"]
+    records[0]["run"]["model"] = model
+    with pytest.raises(LedgerError, match="compares arrangements of agents") as caught:
+        collect_test_result(records)
+    assert caught.value.hint is not None
+    assert "cert bundle" in caught.value.hint
 
 
 def test_from_records_to_a_verified_statement() -> None:
