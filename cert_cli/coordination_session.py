@@ -121,13 +121,7 @@ def run(
             prices=prices,
         )
         agents = open_agents(choices, config, budget, stack=stack, quiet=flags.quiet)
-        policy = describe_plan(
-            plan,
-            rule,
-            prices=prices,
-            endpoints=agents.endpoints,
-            splits=SPLITS,
-        )
+        policy = _describe(plan, rule, prices, agents)
         session = _Session(
             choices=choices,
             flags=flags,
@@ -143,6 +137,15 @@ def run(
             meter=Meter(is_wanted=not flags.quiet, color=flags.color),
         )
         return session.run(stack)
+
+
+def _describe(plan: Plan, rule: VerdictRule, prices: Prices | None, agents: Agents) -> PlanPolicy:
+    try:
+        return describe_plan(plan, rule, prices=prices, endpoints=agents.endpoints, splits=SPLITS)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"the plan: {error}", hint="take fewer tasks (--limit), arms or --replicates"
+        ) from error
 
 
 def _build_rule(choices: Choices) -> VerdictRule:

@@ -186,6 +186,7 @@ class DeepCheck:
         is_newer: bool,
     ) -> None:
         if kind == "run":
+            problems += self._look_for_result(record)
             problems += self._runs.take(seq, record)
             if "policy" in record["run"]:
                 problems += self._policies.look_for(record["run"]["policy"])
@@ -260,6 +261,15 @@ class DeepCheck:
             expected = run.policy["digest"]
             problems.append(Problem("policy", words, expected=expected, found=digest))
         return problems
+
+    def _look_for_result(self, record: Mapping[str, Any]) -> list[Problem]:
+        """Look whether a comparison that ends has come to its result."""
+        run = self._runs.find(record["run_id"])
+        if record["run"]["phase"] != "end" or run is None or run.comparison is None:
+            return []
+        if run.comparison.is_over or not run.is_whole:
+            return []
+        return [Problem("run", "its run ends without a result")]
 
     def _open_comparison(self, run_id: str) -> None:
         """Follow a run that has a plan."""

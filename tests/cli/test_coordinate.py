@@ -365,6 +365,16 @@ def test_a_model_without_a_price_is_found_before_anything_is_asked(
     assert tasks.exists()
 
 
+def test_a_plan_that_nobody_could_verify_is_refused(
+    cert: Program, server: MessagesServer, folder: Path
+) -> None:
+    write_tasks(folder / "tasks.jsonl", 400)
+    ran = coordinate(cert, server, "--replicates", "1000", "--no-ledger")
+    assert ran.code == 2
+    assert "1200000 replicates are planned" in ran.err
+    assert not server.bodies
+
+
 def test_a_server_without_a_model_is_asked_nothing(cert: Program, tasks: Path) -> None:
     ran = cert("coordinate", tasks, "--base-url", "http://127.0.0.1:9", "--no-ledger")
     assert ran.code == 2

@@ -150,6 +150,14 @@ def test_a_record_that_is_missing_is_missed(kind: str) -> None:
     assert faults(records)
 
 
+def test_a_run_that_ends_without_its_result_is_found() -> None:
+    records = compared()
+    assert drop("coordination", 0)(records) == -1
+    counts = records[-1]["run"]["counts"]
+    records[-1]["run"]["counts"] = dict.fromkeys(counts, 0)
+    assert faults(records) == [(len(records) - 1, "run")]
+
+
 def test_a_plan_that_was_replaced_with_its_digest_is_none_of_the_run() -> None:
     records = compared()
     policy = records[0]["policy"]
