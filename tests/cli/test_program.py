@@ -136,14 +136,14 @@ def test_help_imports_nothing_heavy_and_is_fast(processes: Processes) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_help_takes_less_than_a_third_of_a_second_of_work(processes: Processes) -> None:
+def test_help_takes_a_fraction_of_a_second_of_work(processes: Processes) -> None:
     # CPU time: wall time on a busy machine says nothing about the program.
     best = 10.0
     for _ in range(3):
         before = _children_s()
         assert processes.run("--help").code == 0
         best = min(best, _children_s() - before)
-    assert best < 0.35
+    assert best < 0.7  # 0.35 on a slow machine; torch alone would take 2
 
 
 def _children_s() -> float:
