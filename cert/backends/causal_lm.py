@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from cert.backends.kv_cache import SlotCache
@@ -72,18 +74,18 @@ class CausalLM(Protocol):
         """
         ...
 
-    def prefill(self, ids: torch.Tensor, last: torch.Tensor, cache: SlotCache) -> torch.Tensor:
-        """Feed right-padded prompts; logits after each prompt's last token.
-
-        Padding comes after the prompt, and attention only looks back, so it needs no mask.
+    def prefill(
+        self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
+    ) -> torch.Tensor:
+        """Feed whole prompts; logits after each one's last token.
 
         Args:
-            ids: Token ids, shape (rows, length).
-            last: Index of each prompt's last token, shape (rows,).
-            cache: Told by `begin_prefill` where the rows go.
+            texts: Token ids, one list a prompt.
+            first_slot: Of the cache; the others follow it.
+            cache: Where keys and values go.
 
         Returns:
-            Shape (rows, V).
+            Shape (texts, V).
         """
         ...
 
@@ -100,8 +102,8 @@ class CausalLM(Protocol):
         """
         ...
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
-        """Last hidden states of whole, right-padded texts; shape (rows, length, hidden size)."""
+    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Last hidden states of whole texts, one behind the other; shape (tokens, hidden size)."""
         ...
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

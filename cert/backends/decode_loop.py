@@ -83,14 +83,6 @@ def late_error(job: Job) -> GenerationTimeout:
     return GenerationTimeout(f"the deadline passed after {waited:.3f} s, before the first token")
 
 
-def pad(rows: list[list[int]]) -> torch.Tensor:
-    """Token ids padded on the right with 0; shape (rows, longest). Padding is never measured."""
-    ids = torch.zeros((len(rows), max(map(len, rows))), dtype=torch.int64)
-    for place, row in enumerate(rows):
-        ids[place, : len(row)] = torch.tensor(row)
-    return ids
-
-
 def trace_of(token_ids: list[int], block: NDArray[np.floating]) -> SignalTrace:
     """Build the trace of a block of signals, shape (len(COLUMNS), tokens).
 
@@ -206,14 +198,10 @@ class DecodeLoop:
         batch = [self._waiting.popleft() for _ in range(count)]
         first, now = len(self._running), time.monotonic()
         self._running += batch
-        device = self._model.device
-        width = max(len(job.prompt_ids) for job in batch)
         for job in batch:
             job.started = now
-        ids = pad([job.prompt_ids for job in batch]).to(device)
-        self._cache.begin_prefill(first, width)
-        last = torch.tensor([len(job.prompt_ids) - 1 for job in batch], device=device)
-        self._measure(self._model.prefill(ids, last, self._cache), first, deliver)
+        logits = self._model.prefill([job.prompt_ids for job in batch], first, self._cache)
+        self._measure(logits, first, deliver)
 
     def _step(self, deliver: Callable[[Finished], None]) -> None:
         device = self._model.device

@@ -10,17 +10,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
+from cert.backends.attention import PackedTexts, PaddedTexts, Step
 from cert.backends.decoder_blocks import LayerNorm, Pass, RMSNorm
 from cert.backends.decoder_config import ARCHITECTURES
 from cert.backends.decoder_weights import Weights, gated_block, gpt2_block, layer_norm
+from cert.backends.padding import pad, unpad
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from cert.backends.attention import Attention
     from cert.backends.decoder_config import DecoderConfig
     from cert.backends.kv_cache import SlotCache
+    from cert.backends.quantize import Quantization
 
 ATTENTION = "cert-sdpa"
 """As a record names it: torch's `scaled_dot_product_attention`, called from here."""
@@ -30,33 +33,47 @@ class Decoder:
     """A loaded model; implements `CausalLM`."""
 
     def __init__(
-        self, config: DecoderConfig, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype
+        self,
+        config: DecoderConfig,
+        tensors: Mapping[str, torch.Tensor],
+        quantization: Quantization,
     ) -> None:
         """Build it.
 
         Args:
             config: By `read_config`.
             tensors: Of `shapes(config)`, on the CPU.
-            dtype: Of the computation.
+            quantization: How linear layers are made, in which type, and where everything goes.
         """
-        weights = Weights(tensors, dtype)
         self.config = config
-        self._positions: torch.Tensor | None = None
-        if config.family == "gpt2":
-            self._embedding = weights.one("transformer.wte.weight")
-            self._positions = weights.one("transformer.wpe.weight")
-            build = gpt2_block
-            self._norm: RMSNorm | LayerNorm = layer_norm(
-                weights, "transformer.ln_f", config.epsilon
-            )
-        else:
-            self._embedding = weights.one("model.embed_tokens.weight")
-            build = gated_block
-            self._norm = RMSNorm(weights.one("model.norm.weight"), config.epsilon)
-        self._blocks = [build(config, weights, layer) for layer in range(config.layers)]
-        self._head = self._embedding if config.is_tied else weights.one("lm_head.weight")
         self.parameter_count = sum(tensor.numel() for tensor in tensors.values())
-        self._bytes = self.parameter_count * dtype.itemsize
+        self._tensors = tensors
+        self._quantization = quantization
+        self._build(quantization)
+
+    def _build(self, quantization: Quantization) -> None:
+        config = self.config
+        weights = Weights(self._tensors, quantization)
+        is_gpt2 = config.family == "gpt2"
+        name = "transformer.wte.weight" if is_gpt2 else "model.embed_tokens.weight"
+        # The largest layer first, while there is most room for what laying it out takes.
+        self._embedding = weights.table(name)
+        self._head = (
+            weights.head(name, self._embedding)
+            if config.is_tied
+            else weights.head("lm_head.weight", None)
+        )
+        self._positions: torch.Tensor | None = None
+        self._norm: RMSNorm | LayerNorm
+        if is_gpt2:
+            self._positions = weights.table("transformer.wpe.weight")
+            self._norm = layer_norm(weights, "transformer.ln_f", config.epsilon)
+        else:
+            self._norm = RMSNorm(weights.one("model.norm.weight"), config.epsilon)
+        build = gpt2_block if is_gpt2 else gated_block
+        self._blocks = [build(config, weights, layer) for layer in range(config.layers)]
+        self._rotary = None if config.rotary is None else config.rotary.to(quantization.device)
+        self._weights = weights
 
     @property
     def family(self) -> str:
@@ -75,7 +92,7 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """The CPU."""
+        """Where the weights are."""
         return self._embedding.device
 
     @property
@@ -98,53 +115,63 @@ class Decoder:
         """The attention window, where there is one."""
         return self.config.window
 
-    def prefill(self, ids: torch.Tensor, last: torch.Tensor, cache: SlotCache) -> torch.Tensor:
+    def prefill(
+        self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
+    ) -> torch.Tensor:
         """See `CausalLM.prefill`."""
-        states = self._run_texts(ids, cache)
-        return self.head(self._norm(states[torch.arange(len(last)), last]))
+        cache.begin_prefill(first_slot, max(map(len, texts)))
+        states = self._run_texts(texts, cache)
+        ends = torch.tensor([len(text) for text in texts], device=self.device).cumsum(0) - 1
+        return self.head(self._norm(states[ends]))
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         """See `CausalLM.step`."""
-        # The width is that of the longest text: a row alone looks at all of it.
-        visible = cache.visible()[:, None, None, :] if len(ids) > 1 else None
-        states = self._run(ids[:, None], positions[:, None], cache, visible, is_causal=False)
+        mask = None
+        # A row alone looks at all of a width that ends with it.
+        if len(ids) > 1 or self.device.type == "cuda":
+            hidden = ~cache.visible()[:, None, None, :]
+            mask = torch.zeros(hidden.shape, dtype=self._weights.computed, device=self.device)
+            mask.masked_fill_(hidden, -torch.inf)
+        states = self._run(ids[:, None], positions[:, None], Step(cache, mask))
         return self.head(self._norm(states[:, 0]))
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         """See `CausalLM.hidden`."""
-        return self._norm(self._run_texts(ids, None))
+        return self._norm(self._run_texts(texts, None))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `CausalLM.head`."""
-        return functional.linear(hidden, self._head)
+        return self._head(hidden)
 
     def nbytes(self) -> int:
         """Bytes of the weights."""
-        return self._bytes
+        return self._weights.nbytes
 
     def to_cpu(self) -> None:
-        """It is there already."""
+        """Build it again on the CPU, of the file's tensors."""
+        self._build(self._quantization.on_cpu())
 
-    def _run_texts(self, ids: torch.Tensor, cache: SlotCache | None) -> torch.Tensor:
-        positions = torch.arange(ids.shape[1])[None]
-        return self._run(ids, positions, cache, None, is_causal=True)
+    def _run_texts(self, texts: Sequence[Sequence[int]], cache: SlotCache | None) -> torch.Tensor:
+        """States of all tokens, one text behind the other; shape (tokens, hidden size)."""
+        lengths = [len(text) for text in texts]
+        if self.device.type == "cpu" and len(set(lengths)) > 1:
+            ids = torch.tensor([[token for text in texts for token in text]])
+            positions = torch.cat([torch.arange(length) for length in lengths])[None]
+            return self._run(ids, positions, PackedTexts(lengths, cache))[0]
+        ids = pad(texts, self.device)
+        positions = torch.arange(ids.shape[1], device=self.device)[None]
+        return unpad(self._run(ids, positions, PaddedTexts(cache)), lengths)
 
     def _run(
-        self,
-        ids: torch.Tensor,
-        positions: torch.Tensor,
-        cache: SlotCache | None,
-        visible: torch.Tensor | None,
-        *,
-        is_causal: bool,
+        self, ids: torch.Tensor, positions: torch.Tensor, attention: Attention
     ) -> torch.Tensor:
-        states = functional.embedding(ids, self._embedding)
-        rotation = None
+        states = self._weights.look_up(self._embedding, ids)
         if self._positions is not None:
-            states = states + functional.embedding(positions, self._positions)
-        if self.config.rotary is not None:
-            rotation = self.config.rotary.rotation(positions, states.dtype)
-        at = Pass(cache, visible, is_causal, rotation)
+            states = states + self._weights.look_up(self._positions, positions)
+        rotation = None
+        if self._rotary is not None:
+            rotation = self._rotary.rotation(positions, states.dtype)
+        at = Pass(attention, rotation)
         for block in self._blocks:
             states = block(states, at)
         return states

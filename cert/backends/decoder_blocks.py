@@ -1,4 +1,4 @@
-"""The parts of our own decoder: norms, linear layers, and the blocks of both kinds.
+"""The parts of our own decoder: norms, and the blocks of both kinds.
 
     x = x + output(attention(first_norm(x)))
     x = x + mlp(second_norm(x))
@@ -18,19 +18,8 @@ from torch.nn import functional
 from cert.backends.rotary import rotate
 
 if TYPE_CHECKING:
-    from cert.backends.kv_cache import SlotCache
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """x @ weight.T + bias; weight of shape (outputs, inputs)."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Multiply: (..., inputs) to (..., outputs)."""
-        return functional.linear(x, self.weight, self.bias)
+    from cert.backends.attention import Attention
+    from cert.backends.linear import Linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,44 +54,12 @@ class Pass:
     """What every block of one forward pass needs to know.
 
     Attributes:
-        cache: Where keys and values go; None where nothing is kept.
-        visible: Which places each row may look at, bool, shape (rows, 1, 1, width); None where
-            all may (`is_causal` apart).
-        is_causal: Whether each token looks only at those before it and at itself.
+        attend: The form of attention.
         rotation: Cosine and signed sine of `Rotary.rotation`; None without rotary embeddings.
     """
 
-    cache: SlotCache | None
-    visible: torch.Tensor | None
-    is_causal: bool
+    attend: Attention
     rotation: tuple[torch.Tensor, torch.Tensor] | None
-
-    def attend(
-        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
-    ) -> torch.Tensor:
-        """Attention of one layer.
-
-        Args:
-            layer: Its number.
-            queries: Shape (rows, tokens, heads, head size).
-            keys: Shape (rows, tokens, key-value heads, head size).
-            values: Of the same shape.
-
-        Returns:
-            Shape (rows, tokens, heads * head size).
-        """
-        queries, keys, values = (part.transpose(1, 2) for part in (queries, keys, values))
-        if self.cache is not None:
-            keys, values = self.cache.store(layer, keys, values)
-        mixed: torch.Tensor = functional.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=self.visible,
-            is_causal=self.is_causal,
-            enable_gqa=queries.shape[1] != keys.shape[1],
-        )
-        return mixed.transpose(1, 2).flatten(2)
 
 
 class Block(Protocol):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn import functional
 
 from cert.backends.config_values import NotHandledError
-from cert.backends.decoder_blocks import Gated, Gpt2, LayerNorm, Linear, RMSNorm
+from cert.backends.decoder_blocks import Gated, Gpt2, LayerNorm, RMSNorm
+from cert.backends.linear import PlainLinear, arithmetic, layer_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from cert.backends.decoder_blocks import Block
     from cert.backends.decoder_config import DecoderConfig
     from cert.backends.folder import ModelFolder
+    from cert.backends.linear import Linear
+    from cert.backends.quantize import Quantization
 
 _HEAD = "lm_head.weight"
 _GPT2_PREFIX = "transformer."
@@ -117,34 +121,78 @@ def _gpt2_shapes(config: DecoderConfig) -> Shapes:
 
 
 class Weights:
-    """Tensors by name, in the type of the computation."""
+    """Tensors by name, made ready for the computation one by one.
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
-        """Take tensors as they are in the file."""
+    Attributes:
+        computed: The type of the computation.
+        nbytes: Memory of what was taken, linear layers included.
+    """
+
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        quantization: Quantization,
+    ) -> None:
+        """Take tensors as they are in the file.
+
+        Args:
+            tensors: By name.
+            quantization: How linear layers are made, in which type, and where everything goes.
+        """
         self._tensors = tensors
-        self._dtype = dtype
+        self._dtype = quantization.dtype
+        self._device = quantization.device
+        self._quantization = quantization
+        self.computed = self._dtype if self._device.type == "cuda" else arithmetic(self._dtype)
+        self.nbytes = 0
 
     def one(self, name: str) -> torch.Tensor:
-        """A tensor; without a copy where the file has it in this type."""
-        return self._tensors[name].to(self._dtype)
+        """A tensor in the type of the computation; no copy where the file has it in this type."""
+        tensor = self._tensors[name].to(self._device, self._dtype).to(self.computed)
+        self.nbytes += tensor.nbytes
+        return tensor
+
+    def table(self, name: str) -> torch.Tensor:
+        """Embeddings to look up: on a CPU as they are in the file."""
+        if self._device.type == "cuda":
+            return self.one(name)
+        self.nbytes += self._tensors[name].nbytes
+        return self._tensors[name]
+
+    def look_up(self, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Rows of a table in the type of the computation; shape (*ids.shape, columns)."""
+        return functional.embedding(ids, table).to(self._dtype).to(self.computed)
 
     def linear(self, *names: str) -> Linear:
         """The linear layers of these names as one, the first one's outputs first."""
-        return Linear(
-            self._joined([f"{name}.weight" for name in names]),
-            self._joined([f"{name}.bias" for name in names])
-            if f"{names[0]}.bias" in self._tensors
-            else None,
+        weights = [self._tensors[f"{name}.weight"] for name in names]
+        biases = [
+            self._tensors[f"{name}.bias"] for name in names if f"{name}.bias" in self._tensors
+        ]
+        return self._layer(
+            weights[0] if len(weights) == 1 else torch.cat(weights),
+            torch.cat(biases) if biases else None,
         )
 
     def transposed(self, name: str) -> Linear:
         """A layer whose weight is stored as (inputs, outputs)."""
-        return Linear(self.one(f"{name}.weight").T, self.one(f"{name}.bias"))
+        return self._layer(self._tensors[f"{name}.weight"].T, self._tensors[f"{name}.bias"])
 
-    def _joined(self, names: list[str]) -> torch.Tensor:
-        if len(names) == 1:
-            return self.one(names[0])
-        return torch.cat([self._tensors[name] for name in names]).to(self._dtype)
+    def head(self, name: str, table: torch.Tensor | None) -> Linear:
+        """The projection to the vocabulary; `table` are the embeddings where they are its weight.
+
+        A head that is laid out, or quantized, is a copy of them.
+        """
+        if not self._quantization.leaves_head:
+            return self._layer(self._tensors[name], None)
+        if table is not None and table.dtype is self.computed:
+            return PlainLinear(table, None)
+        return PlainLinear(self.one(name), None)
+
+    def _layer(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        layer = self._quantization.build(weight, bias)
+        self.nbytes += layer_bytes(layer)
+        return layer
 
 
 def gated_block(config: DecoderConfig, weights: Weights, layer: int) -> Block:

@@ -17,6 +17,10 @@ class SlotCache:
 
     Say where the next forward pass stands with `begin_prefill` or `begin_step`, then run it.
     Capacity doubles as texts grow, up to `limit`; memory follows the longest running text.
+
+    Attributes:
+        capacity: Tokens that a slot holds; a change means that every tensor was replaced.
+        width: Of a step: how many places of every slot are looked at; 0 in a prefill pass.
     """
 
     def __init__(self, layers: int, slots: int, limit: int) -> None:
@@ -31,78 +35,92 @@ class SlotCache:
         self.slots = slots
         self.limit = limit
         self.capacity = min(limit, _FIRST_CAPACITY)
-        self.prefill_from: int | None = 0
-        self.rows = torch.empty(0, dtype=torch.int64)
-        self.positions = torch.empty(0, dtype=torch.int64)
         self.width = 0
-        # By layer: keys and values, each (slots, key-value heads, capacity, head size).
+        self._first_slot = 0
+        self._positions = torch.empty(0, dtype=torch.int64)
+        self._places = torch.empty(0, dtype=torch.int64)
+        # By layer: keys and values, each (slots, capacity, key-value heads, head size).
         self._stored: list[list[torch.Tensor]] = [[] for _ in range(layers)]
 
     def begin_prefill(self, first_slot: int, length: int) -> None:
-        """The next pass feeds whole prompts, right-padded to `length`, into slots from there on."""
-        self._reserve(length)
-        self.prefill_from = first_slot
+        """The next pass feeds whole prompts of at most this length, into slots from there on."""
+        self.reserve(length)
+        self._first_slot = first_slot
+        self.width = 0
 
     def begin_step(self, positions: torch.Tensor, width: int) -> None:
         """The next pass feeds one token a row.
 
         Args:
             positions: Where each row's token stands, int64, shape (rows,).
-            width: Largest position plus one.
+            width: More than the largest position.
         """
-        self._reserve(width)
-        self.prefill_from = None
-        self.rows = torch.arange(len(positions), device=positions.device)
-        self.positions = positions
+        self.reserve(width)
+        first_places = torch.arange(len(positions), device=positions.device) * self.capacity
+        self._positions = positions
+        self._places = first_places + positions
         self.width = width
 
-    def store(
-        self, layer: int, keys: torch.Tensor, values: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put a layer's new keys and values where the pass stands; return what to attend to.
+    def store_texts(self, layer: int, place: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Put whole texts into the slots of a prefill pass, from the one at `place` on.
 
         Args:
             layer: Its number.
-            keys: Shape (rows, key-value heads, new tokens, head size).
+            place: Of the first text, among those of this pass.
+            keys: Shape (texts, tokens, key-value heads, head size).
             values: Of the same shape.
         """
-        if not self._stored[layer]:
-            self._stored[layer] = [
-                states.new_zeros((self.slots, states.shape[1], self.capacity, states.shape[3]))
-                for states in (keys, values)
-            ]
-        stored_keys, stored_values = self._stored[layer]
-        rows = keys.shape[0]
-        if self.prefill_from is not None:
-            first, length = self.prefill_from, keys.shape[2]
-            stored_keys[first : first + rows, :, :length] = keys
-            stored_values[first : first + rows, :, :length] = values
-            return keys, values
-        stored_keys[self.rows, :, self.positions] = keys[:, :, 0]
-        stored_values[self.rows, :, self.positions] = values[:, :, 0]
-        return stored_keys[:rows, :, : self.width], stored_values[:rows, :, : self.width]
+        first = self._first_slot + place
+        for stored, states in zip(self._tensors(layer, keys), (keys, values), strict=True):
+            stored[first : first + states.shape[0], : states.shape[1]] = states
+
+    def store_step(
+        self, layer: int, keys: torch.Tensor, values: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put a step's keys and values in place; return what its tokens may look at.
+
+        Args:
+            layer: Its number.
+            keys: Shape (rows, key-value heads, head size).
+            values: Of the same shape.
+
+        Returns:
+            Keys and values, each of shape (rows, width, key-value heads, head size).
+        """
+        found = []
+        for stored, states in zip(self._stored[layer], (keys, values), strict=True):
+            stored.flatten(0, 1).index_copy_(0, self._places, states)
+            found.append(stored[: states.shape[0], : self.width])
+        return found[0], found[1]
 
     def visible(self) -> torch.Tensor:
         """Which places each row of a step may look at; bool, shape (rows, width)."""
-        places = torch.arange(self.width, device=self.positions.device)
-        return places[None, :] <= self.positions[:, None]
+        places = torch.arange(self.width, device=self._positions.device)
+        return places[None, :] <= self._positions[:, None]
 
     def move(self, source: int, target: int, length: int) -> None:
         """Copy a row's first `length` tokens over another row."""
         for pair in self._stored:
             for tensor in pair:
-                tensor[target, :, :length] = tensor[source, :, :length]
+                tensor[target, :length] = tensor[source, :length]
 
     def nbytes(self) -> int:
         """Bytes held now."""
         return sum(tensor.nbytes for pair in self._stored for tensor in pair)
 
-    def _reserve(self, length: int) -> None:
+    def reserve(self, length: int) -> None:
+        """Make room for texts of this length."""
         if length <= self.capacity:
             return
         self.capacity = min(self.limit, max(length, 2 * self.capacity))
         for pair in self._stored:
             for place, old in enumerate(pair):
-                new = old.new_zeros((*old.shape[:2], self.capacity, old.shape[3]))
-                new[:, :, : old.shape[2]] = old
+                new = old.new_zeros((old.shape[0], self.capacity, *old.shape[2:]))
+                new[:, : old.shape[1]] = old
                 pair[place] = new
+
+    def _tensors(self, layer: int, states: torch.Tensor) -> list[torch.Tensor]:
+        if not self._stored[layer]:
+            shape = (self.slots, self.capacity, *states.shape[2:])
+            self._stored[layer] = [states.new_zeros(shape), states.new_zeros(shape)]
+        return self._stored[layer]

@@ -2,8 +2,8 @@
 
     folder -> digests (in the background) -> tensors -> our decoder, or transformers -> device
 
-Our decoder runs the families that it knows, unquantized, on a CPU; transformers' model classes run
-everything else. transformers is given the parsed configuration and the tensors, never the folder:
+Our decoder runs the families that it knows; transformers' model classes run everything else.
+transformers is given the parsed configuration and the tensors, never the folder:
 so it opens no file of it, and adapters, kernels or code that a folder could name are out of its
 reach. It is not imported where it is not needed.
 """
@@ -30,6 +30,7 @@ from cert.backends.decoder_weights import tensor_names
 from cert.backends.manifest import hash_files, manifest_digest
 from cert.backends.model_files import one_line
 from cert.backends.protocol import ModelIdentity
+from cert.backends.quantize import choose_quantization, swap_layers
 from cert.backends.self_check import self_check
 from cert.backends.tokenization import Tokenization, load_tokenization
 from cert.core.errors import (
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from cert.backends.causal_lm import CausalLM
     from cert.backends.folder import ModelFolder
+    from cert.backends.quantize import Quantization
     from cert.backends.transformers_lm import TransformersLM
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,7 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
         dtype: Of the computation: `float32`, `bfloat16`, `float16`, or `auto`, which is float32
             on a CPU (whatever the file holds) and the file's own type on a GPU.
-        quantize: `none`, `8bit` or `4bit`; see `quantize_model`.
+        quantize: `none`, `8bit` or `4bit`; see `choose_quantization`.
         expect_digest: Load nothing that has another digest.
         own_decoder: False leaves every model to transformers, for comparisons.
 
@@ -108,12 +110,13 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         hashing = pool.submit(hash_files, folder.path, names)
         if expect_digest is not None:
             _check_digest(manifest_digest(hashing.result()), expect_digest, folder)
+        quantization = choose_quantization(quantize, target, compute)
         model: Decoder | TransformersLM | None = None
-        quantization = None
-        if own_decoder and target.type == "cpu" and quantize == "none":
-            model = _own_decoder(folder, compute)
-        if model is None:
-            model, quantization = _with_transformers(folder, compute, target, quantize)
+        with _memory_errors(target):
+            if own_decoder:
+                model = _own_decoder(folder, quantization)
+            if model is None:
+                model = _with_transformers(folder, quantization)
         files = hashing.result()
     if _fingerprints(folder) != before:
         message = f"{folder.path} changed while it was loaded"
@@ -131,13 +134,13 @@ def load_model(  # noqa: PLR0913 - one keyword an option
         architecture=model.architecture,
         dtype=str(compute).removeprefix("torch."),
         device=str(model.device),
-        quantization=quantization,
+        quantization=quantization.name,
         attention=model.attention,
         vocab_size=model.vocab_size,
         max_context_tokens=model.max_context_tokens,
         parameters=model.parameter_count,
         versions=_versions(
-            quantization,
+            quantization.name,
             uses_transformers=not isinstance(model, Decoder) or tokenization.through_transformers,
         ),
     )
@@ -146,7 +149,7 @@ def load_model(  # noqa: PLR0913 - one keyword an option
     return LoadedModel(model, identity, tokenization)
 
 
-def _own_decoder(folder: ModelFolder, dtype: torch.dtype) -> Decoder | None:
+def _own_decoder(folder: ModelFolder, quantization: Quantization) -> Decoder | None:
     """Our decoder, or None where it does not run this folder."""
     try:
         config = read_config(folder)
@@ -155,29 +158,43 @@ def _own_decoder(folder: ModelFolder, dtype: torch.dtype) -> Decoder | None:
         logger.debug("%s is left to transformers: %s", folder.path, reason)
         return None
     tensors = _read_tensors(folder)
-    return Decoder(config, {name: tensors[stored] for name, stored in names.items()}, dtype)
+    return Decoder(config, {name: tensors[stored] for name, stored in names.items()}, quantization)
 
 
-def _with_transformers(
-    folder: ModelFolder, dtype: torch.dtype, device: torch.device, quantize: str
-) -> tuple[TransformersLM, str | None]:
-    """Build and quantize a model of transformers; with the quantization's name for the record."""
+def _with_transformers(folder: ModelFolder, quantization: Quantization) -> TransformersLM:
+    """A model of transformers, its linear layers replaced where that is faster or asked for."""
     # Together more than a second, which our own decoder does without.
     from cert.backends.model_class import build_config, build_model, find_model_class  # noqa: PLC0415
-    from cert.backends.quantize import quantize_model  # noqa: PLC0415
     from cert.backends.transformers_lm import TransformersLM  # noqa: PLC0415
 
-    with _one_at_a_time:
-        config = build_config(folder)
-        model_class = find_model_class(folder, config)
-        tensors = _read_tensors(folder)
-        model = build_model(model_class, config, tensors, dtype, str(folder.path))
-    parameters = model.num_parameters()
-    with _memory_errors(device):
-        quantization = quantize_model(model, quantize, device)
-        torch.nn.Module.to(model, device)
-    model.train(mode=False).requires_grad_(requires_grad=False)
-    return TransformersLM(model, parameters=parameters), quantization
+    def build(*, swaps: bool) -> TransformersLM:
+        with _one_at_a_time:
+            config = build_config(folder)
+            model_class = find_model_class(folder, config)
+            tensors = _read_tensors(folder)
+            model = build_model(model_class, config, tensors, quantization.dtype, str(folder.path))
+        parameters = model.num_parameters()
+        if swaps:
+            swap_layers(model, quantization)
+        torch.nn.Module.to(model, quantization.device)
+        model.train(mode=False).requires_grad_(requires_grad=False)
+        return TransformersLM(model, parameters=parameters)
+
+    built = build(swaps=True)
+    if quantization.name is None and not _runs(built):
+        logger.debug("%s uses its weights otherwise: they stay as they are", folder.path)
+        return build(swaps=False)
+    return built
+
+
+def _runs(model: TransformersLM) -> bool:
+    """Whether a forward pass finds everything in the place where the model looks for it."""
+    try:
+        with torch.inference_mode():
+            model.head(model.hidden([[0, 0]]))
+    except AttributeError:
+        return False
+    return True
 
 
 def _device(device: str) -> torch.device:

@@ -1,9 +1,9 @@
-"""Weights in 8 or 4 bits: what is used where.
+"""How the linear layers of a model are made: what is used where.
 
-| device | 8bit | 4bit |
-|---|---|---|
-| GPU | bitsandbytes LLM.int8 | bitsandbytes NF4 |
-| CPU | `Int8Linear` | bitsandbytes NF4 |
+| device | none | 8bit | 4bit |
+|---|---|---|---|
+| GPU | as they are | bitsandbytes LLM.int8 | bitsandbytes NF4 |
+| CPU | `build_linear` | `Int8Linear` | bitsandbytes NF4 |
 
 Embeddings, norms and biases keep their type. On a CPU the projection to the vocabulary is quantized
 too, since most of the time goes there; bitsandbytes leaves it, as transformers does.
@@ -14,12 +14,13 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from cert.backends.int8_linear import Int8Linear
+from cert.backends.linear import Linear, PlainLinear, arithmetic, build_linear, layer_bytes
 from cert.core.errors import ConfigurationError
 from cert.core.extras import missing_extra
 
@@ -29,17 +30,43 @@ if TYPE_CHECKING:
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
 
-def quantize_model(model: torch.nn.Module, quantize: str, device: torch.device) -> str | None:
-    """Replace a model's linear layers by quantized ones; the model is changed in place.
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the linear layers of one model are made.
+
+    Attributes:
+        name: What the record says: None, `dynamic-int8`, `bitsandbytes-int8` or `bitsandbytes-nf4`.
+        device: Where the model runs.
+        dtype: What the weights are rounded to first.
+        build: Makes a layer there of a weight, shape (outputs, inputs), and a bias or None.
+        leaves_head: Whether the projection to the vocabulary stays as it is.
+    """
+
+    name: str | None
+    device: torch.device
+    dtype: torch.dtype
+    build: Callable[[torch.Tensor, torch.Tensor | None], Linear]
+    leaves_head: bool
+
+    def on_cpu(self) -> Quantization:
+        """The same for a model that leaves the GPU.
+
+        Raises:
+            ConfigurationError: It is quantized, and would be so in another way on a CPU.
+        """
+        if self.name is not None:
+            message = f"weights quantized by {self.name} do not leave the GPU"
+            raise ConfigurationError(message)
+        return choose_quantization("none", torch.device("cpu"), self.dtype)
+
+
+def choose_quantization(quantize: str, device: torch.device, dtype: torch.dtype) -> Quantization:
+    """Find how linear layers are made.
 
     Args:
-        model: On the CPU. Quantized layers are moved to `device` one by one, the rest is left to
-            the caller; so the model never lies there unquantized.
         quantize: `none`, `8bit` or `4bit`.
         device: Where the model will run.
-
-    Returns:
-        What the record says: None, `dynamic-int8`, `bitsandbytes-int8` or `bitsandbytes-nf4`.
+        dtype: What weights are rounded to.
 
     Raises:
         ConfigurationError: There is no such quantization, or not on this machine.
@@ -48,46 +75,97 @@ def quantize_model(model: torch.nn.Module, quantize: str, device: torch.device) 
     if quantize not in QUANTIZATIONS:
         message = f"there is no quantization {quantize!r}"
         raise ConfigurationError(message, hint=f"use --quantize {', '.join(QUANTIZATIONS)}")
+    is_cpu = device.type == "cpu"
     if quantize == "none":
-        return None
-    if quantize == "8bit" and device.type == "cpu":
+        build = _cpu_layer(dtype) if is_cpu else _gpu_layer(dtype, device)
+        return Quantization(None, device, dtype, build, leaves_head=not is_cpu)
+    if quantize == "8bit" and is_cpu:
         if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             raise ConfigurationError("this torch has no oneDNN: --quantize 8bit cannot run here")
-        _replace(model, Int8Linear, keep=None)
-        return "dynamic-int8"
+        return Quantization("dynamic-int8", device, dtype, _int8_layer(dtype), leaves_head=False)
     library = _import_bitsandbytes()
-    head = _head(model)
-    if quantize == "8bit":
-        _replace(model, partial(_llm_int8, library, device), keep=head)
-        return "bitsandbytes-int8"
-    _replace(model, partial(_nf4, library, device), keep=head)
-    return "bitsandbytes-nf4"
+    name, make = ("int8", _llm_int8) if quantize == "8bit" else ("nf4", _nf4)
+
+    def build_quantized(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        rounded = None if bias is None else bias.to(dtype)
+        return make(library, device, weight.to(dtype), rounded).eval()
+
+    return Quantization(f"bitsandbytes-{name}", device, dtype, build_quantized, leaves_head=True)
 
 
-def quantized_bytes(model: torch.nn.Module) -> int:
-    """Memory of packed weights that are neither parameters nor buffers of the model."""
-    return sum(layer.weight_bytes for layer in model.modules() if isinstance(layer, Int8Linear))
+def _cpu_layer(dtype: torch.dtype) -> Callable[[torch.Tensor, torch.Tensor | None], Linear]:
+    return lambda weight, bias: build_linear(weight, bias, dtype)
+
+
+def _int8_layer(dtype: torch.dtype) -> Callable[[torch.Tensor, torch.Tensor | None], Linear]:
+    return lambda weight, bias: Int8Linear(weight.to(dtype), bias).eval()
+
+
+def _gpu_layer(
+    dtype: torch.dtype, device: torch.device
+) -> Callable[[torch.Tensor, torch.Tensor | None], Linear]:
+    def build(weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+        moved = None if bias is None else bias.to(device, dtype)
+        return PlainLinear(weight.to(device, dtype).contiguous(), moved)
+
+    return build
+
+
+class BuiltLinear(torch.nn.Module):
+    """A layer of `Quantization.build` in the place of a model's own.
+
+    It has no attribute `weight`: a model that multiplies by it on its own must fail, not go wrong.
+    """
+
+    def __init__(self, layer: Linear, shape: torch.Size, dtype: torch.dtype) -> None:
+        """Take a layer of a weight of this shape, which computes in this type."""
+        super().__init__()
+        self.out_features, self.in_features = shape
+        self.weight_bytes = layer_bytes(layer)
+        self._layer = layer
+        self._dtype = dtype
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply: shape (..., inputs) to (..., outputs), in the input's type."""
+        return self._layer(x.to(self._dtype)).to(x.dtype)
+
+
+def swap_layers(model: torch.nn.Module, quantization: Quantization) -> None:
+    """Replace a model's linear layers; the model is changed in place.
+
+    Quantized layers are moved to the device one by one, the rest is left to the caller; so the
+    model never lies there unquantized. A layer's old weights are freed as it goes.
+
+    Args:
+        model: On the CPU.
+        quantization: How.
+    """
+    if quantization.name is None and quantization.device.type != "cpu":
+        return
+    keep = _head(model) if quantization.leaves_head else None
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            weight = _weight_of(child)
+            if weight is not None and child is not keep:
+                bias: torch.Tensor | None = getattr(child, "bias", None)
+                layer: Any = quantization.build(
+                    weight.detach(), None if bias is None else bias.detach()
+                )
+                if not isinstance(layer, torch.nn.Module):
+                    layer = BuiltLinear(layer, weight.shape, arithmetic(quantization.dtype))
+                setattr(parent, name, layer.eval())
+
+
+def built_bytes(model: torch.nn.Module) -> int:
+    """Memory of laid out weights that are neither parameters nor buffers of the model."""
+    layers = (module for module in model.modules() if isinstance(module, (Int8Linear, BuiltLinear)))
+    return sum(layer.weight_bytes for layer in layers)
 
 
 def _head(model: torch.nn.Module) -> torch.nn.Module | None:
     find: Any = getattr(model, "get_output_embeddings", None)
     head: torch.nn.Module | None = find() if find is not None else None
     return head
-
-
-def _replace(
-    model: torch.nn.Module,
-    build: Callable[[torch.Tensor, torch.Tensor | None], torch.nn.Module],
-    *,
-    keep: torch.nn.Module | None,
-) -> None:
-    """Replace every linear layer but one; a layer's old weights are freed as it goes."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            weight = _weight_of(child)
-            if weight is not None and child is not keep:
-                bias: torch.Tensor | None = getattr(child, "bias", None)
-                setattr(parent, name, build(weight, bias).eval())
 
 
 def _weight_of(layer: torch.nn.Module) -> torch.Tensor | None:

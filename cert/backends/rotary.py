@@ -69,6 +69,10 @@ class Rotary:
     frequencies: torch.Tensor
     length: float = 1.0
 
+    def to(self, device: torch.device) -> Rotary:
+        """The same on another device."""
+        return Rotary(self.frequencies.to(device), self.length)
+
     def rotation(
         self, positions: torch.Tensor, dtype: torch.dtype
     ) -> tuple[torch.Tensor, torch.Tensor]:

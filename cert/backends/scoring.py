@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cert.backends.decode_loop import Finished, late_error, pad, trace_of
+from cert.backends.decode_loop import Finished, late_error, trace_of
 from cert.backends.kernels import signal_block
 from cert.backends.protocol import FinishReason, Generation
 
@@ -92,17 +92,16 @@ class Scorer:
     def _blocks(self, batch: list[Job]) -> list[np.ndarray]:
         """Signals of each job's response, each of shape (len(COLUMNS), tokens)."""
         device = self._model.device
-        ids = pad([job.prompt_ids + job.response_ids for job in batch]).to(device)
-        hidden = self._model.hidden(ids)
+        hidden = self._model.hidden([job.prompt_ids + job.response_ids for job in batch])
         # The token at place i is predicted by the hidden state at place i - 1.
-        rows = [row for row, job in enumerate(batch) for _ in job.response_ids]
-        places = [
-            len(job.prompt_ids) + step - 1 for job in batch for step in range(len(job.response_ids))
-        ]
-        row_index = torch.tensor(rows, device=device)
-        place_index = torch.tensor(places, device=device)
-        wanted = hidden[row_index, place_index]
-        targets = ids[row_index, place_index + 1]
+        places: list[int] = []
+        begin = 0
+        for job in batch:
+            first = begin + len(job.prompt_ids) - 1
+            places += range(first, first + len(job.response_ids))
+            begin += _length(job)
+        wanted = hidden[torch.tensor(places, device=device)]
+        targets = torch.tensor([t for job in batch for t in job.response_ids], device=device)
         block = np.concatenate(
             [
                 signal_block(self._model.head(states), chosen)

@@ -41,14 +41,10 @@ def largest_deviation(model: TransformersLM, vocab_size: int) -> float:
         torch.randint(vocab_size, (length + _STEPS,), generator=generator).to(device)
         for length in _LENGTHS
     ]
-    width = max(_LENGTHS)
-    cache = SlotCache(model.layers, len(texts), width + _STEPS)
-    ids = torch.zeros((len(texts), width), dtype=torch.int64, device=device)
-    for row, length in enumerate(_LENGTHS):
-        ids[row, :length] = texts[row][:length]
-    cache.begin_prefill(0, width)
+    cache = SlotCache(model.layers, len(texts), max(_LENGTHS) + _STEPS)
+    prompts = [text[:length].tolist() for text, length in zip(texts, _LENGTHS, strict=True)]
     last = torch.tensor([length - 1 for length in _LENGTHS], device=device)
-    looped = [model.prefill(ids, last, cache)]
+    looped = [model.prefill(prompts, 0, cache)]
     for step in range(_STEPS):
         positions = last + 1 + step
         cache.begin_step(positions, int(positions.max()) + 1)

@@ -13,10 +13,13 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from cert.backends.causal_lm import UNLIMITED_CONTEXT_TOKENS
-from cert.backends.quantize import quantized_bytes
+from cert.backends.padding import pad, unpad
+from cert.backends.quantize import built_bytes
 from cert.core.errors import ModelRefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
     from cert.backends.kv_cache import SlotCache
@@ -80,15 +83,21 @@ class _LayerView(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: object, **_kw: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._slots.store(self._layer, key_states, value_states)
+        if not self._slots.width:
+            self._slots.store_texts(
+                self._layer, 0, key_states.transpose(1, 2), value_states.transpose(1, 2)
+            )
+            return key_states, value_states
+        keys, values = self._slots.store_step(
+            self._layer, key_states[:, :, 0], value_states[:, :, 0]
+        )
+        return keys.transpose(1, 2), values.transpose(1, 2)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        slots = self._slots
-        return (query_length, 0) if slots.prefill_from is not None else (slots.width, 0)
+        return (self._slots.width or query_length, 0)
 
     def get_seq_length(self) -> int:
-        slots = self._slots
-        return 0 if slots.prefill_from is not None else slots.width - 1
+        return self._slots.width - 1 if self._slots.width else 0
 
     def get_max_length(self) -> int:
         return -1
@@ -106,7 +115,8 @@ class TransformersLM:
 
         Args:
             model: In evaluation mode.
-            parameters: Their number before quantization, which hides them; counted if not given.
+            parameters: Their number before layers were replaced, which hides them; counted if not
+                given.
         """
         self.model = model
         self.parameter_count = model.num_parameters() if parameters is None else parameters
@@ -163,9 +173,14 @@ class TransformersLM:
             return None
         return int(width)
 
-    def prefill(self, ids: torch.Tensor, last: torch.Tensor, cache: SlotCache) -> torch.Tensor:
+    def prefill(
+        self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
+    ) -> torch.Tensor:
         """See `CausalLM.prefill`."""
-        hidden = self._hidden(ids, use_cache=True, past_key_values=_view(cache))
+        lengths = [len(text) for text in texts]
+        cache.begin_prefill(first_slot, max(lengths))
+        hidden = self._hidden(pad(texts, self.device), use_cache=True, past_key_values=_view(cache))
+        last = torch.tensor(lengths, device=self.device) - 1
         return self.head(hidden[torch.arange(len(last), device=last.device), last])
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
@@ -186,9 +201,10 @@ class TransformersLM:
         )
         return self.head(output.last_hidden_state[:, 0])
 
-    def hidden(self, ids: torch.Tensor) -> torch.Tensor:
+    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
         """See `CausalLM.hidden`."""
-        return self._hidden(ids, use_cache=False)
+        states = self._hidden(pad(texts, self.device), use_cache=False)
+        return unpad(states, [len(text) for text in texts])
 
     def _hidden(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
         positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
@@ -205,7 +221,7 @@ class TransformersLM:
         """Bytes of weights and buffers, quantized ones included."""
         model = self.model
         weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-        return sum(weights.values()) + quantized_bytes(model)
+        return sum(weights.values()) + built_bytes(model)
 
     def to_cpu(self) -> None:
         """Move the weights to the CPU."""

@@ -21,8 +21,9 @@ from cert.backends.quantize import (
     _llm_int8,
     _nf4,
     _without_kernels,
-    quantize_model,
-    quantized_bytes,
+    built_bytes,
+    choose_quantization,
+    swap_layers,
 )
 from cert.backends.transformers_lm import TransformersLM
 from cert.core.errors import ConfigurationError, MissingExtraError
@@ -169,12 +170,11 @@ def test_8_bits_on_a_cpu(folder: Path) -> None:
     assert error.max() < INT8_MAX_NATS
     assert set(linear_layers(inside(loaded))) == {"Int8Linear"}
     assert len(linear_layers(inside(loaded))) == len(linear_layers(inside(exact)))
+    assert set(linear_layers(inside(exact))) == {"BuiltLinear"}
     assert loaded.identity.quantization == "dynamic-int8"
     assert loaded.identity.parameters == exact.identity.parameters
     assert loaded.identity.vocab_size == 300
-    assert quantized_bytes(inside(exact)) == 0
-    matrices = [p.numel() for p in inside(exact).parameters() if p.ndim == 2]
-    assert 0 < quantized_bytes(inside(loaded)) <= sum(matrices)
+    assert 0 < built_bytes(inside(loaded)) <= built_bytes(inside(exact)) / 2
 
 
 def test_4_bits_on_a_cpu(folder: Path) -> None:
@@ -217,26 +217,33 @@ def test_the_layers_for_a_gpu_hold_the_weights(bias: torch.Tensor | None) -> Non
 
 def test_other_words_are_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="there is no quantization '2bit'"):
-        quantize_model(torch.nn.Linear(2, 2), "2bit", CPU)
+        choose_quantization("2bit", CPU, torch.float32)
 
 
-def test_none_changes_nothing() -> None:
+def test_on_a_gpu_nothing_is_replaced_unasked() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    assert quantize_model(model, "none", CPU) is None
+    swap_layers(model, choose_quantization("none", torch.device("cuda"), torch.float32))
     assert type(model[0]) is torch.nn.Linear
+
+
+def test_quantized_weights_do_not_leave_the_gpu() -> None:
+    plain = choose_quantization("none", torch.device("cuda"), torch.bfloat16).on_cpu()
+    assert (plain.device, plain.name, plain.dtype) == (CPU, None, torch.bfloat16)
+    with pytest.raises(ConfigurationError, match="do not leave the GPU"):
+        choose_quantization("8bit", torch.device("cuda"), torch.bfloat16).on_cpu()
 
 
 def test_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(MissingExtraError, match="needs bitsandbytes") as caught:
-        quantize_model(torch.nn.Linear(2, 2), "4bit", CPU)
+        choose_quantization("4bit", CPU, torch.float32)
     assert caught.value.hint == "pip install 'cert-framework[quantize]'"
 
 
 def test_without_onednn_8_bits_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     with pytest.raises(ConfigurationError, match="no oneDNN"):
-        quantize_model(torch.nn.Linear(2, 2), "8bit", CPU)
+        choose_quantization("8bit", CPU, torch.float32)
 
 
 def test_bitsandbytes_is_kept_from_asking_a_hub_for_kernels(

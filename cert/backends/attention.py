@@ -1,0 +1,119 @@
+"""Attention of our own decoder, in the three forms that a forward pass takes.
+
+| | queries | keys and values |
+|---|---|---|
+| `PackedTexts` | whole texts one behind the other, (1, tokens, ...) | their own |
+| `PaddedTexts` | whole texts padded on the right, (texts, length, ...) | their own |
+| `Step` | one token a text, (texts, 1, ...) | those of the cache |
+
+Each takes queries of shape (rows, tokens, heads, head size), keys and values of shape
+(rows, tokens, key-value heads, head size), and returns (rows, tokens, heads * head size).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cert.backends.kv_cache import SlotCache
+
+
+class Attention(Protocol):
+    """One form."""
+
+    def __call__(
+        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend in a layer of this number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTexts:
+    """Texts of any lengths without padding.
+
+    Attributes:
+        lengths: Tokens of each text.
+        cache: Where keys and values go; None where nothing is kept.
+    """
+
+    lengths: Sequence[int]
+    cache: SlotCache | None
+
+    def __call__(
+        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend text by text."""
+        mixed = torch.empty_like(queries)
+        begin = 0
+        for place, length in enumerate(self.lengths):
+            part = slice(begin, begin + length)
+            if self.cache is not None:
+                self.cache.store_texts(layer, place, keys[:, part], values[:, part])
+            mixed[:, part] = _causal(queries[:, part], keys[:, part], values[:, part])
+            begin += length
+        return mixed.flatten(2)
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedTexts:
+    """Texts of one length. Padding comes last and attention looks back, so it needs no mask.
+
+    Attributes:
+        cache: Where keys and values go; None where nothing is kept.
+    """
+
+    cache: SlotCache | None
+
+    def __call__(
+        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend in all texts at once."""
+        if self.cache is not None:
+            self.cache.store_texts(layer, 0, keys, values)
+        return _causal(queries, keys, values).flatten(2)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One new token a text, which sees all earlier ones of its text and itself.
+
+    Attributes:
+        cache: Told by `begin_step` where the tokens stand.
+        mask: Added to the scores, shape (texts, 1, 1, width); None where all places are seen.
+    """
+
+    cache: SlotCache
+    mask: torch.Tensor | None
+
+    def __call__(
+        self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend. Query heads that share keys stand side by side, as if they were tokens."""
+        rows, _, heads, size = queries.shape
+        shared = keys.shape[2]
+        keys, values = self.cache.store_step(layer, keys[:, 0], values[:, 0])
+        mixed = functional.scaled_dot_product_attention(
+            queries.view(rows, shared, heads // shared, size),
+            keys.transpose(1, 2),
+            values.transpose(1, 2),
+            attn_mask=self.mask,
+        )
+        return mixed.reshape(rows, 1, heads * size)
+
+
+def _causal(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    mixed: torch.Tensor = functional.scaled_dot_product_attention(
+        queries.transpose(1, 2),
+        keys.transpose(1, 2),
+        values.transpose(1, 2),
+        is_causal=True,
+        enable_gqa=queries.shape[2] != keys.shape[2],
+    )
+    return mixed.transpose(1, 2)

@@ -1,0 +1,188 @@
+"""Linear layers for CPUs, with weights laid out once for the product that is fastest.
+
+| weights | product |
+|---|---|
+| that float16 holds exactly, times a power of two | `HalfLinear`: kept as float16 |
+| any other, float32 | `PackedLinear`: in oneDNN's layout |
+| in bfloat16, on processors that multiply it | `PackedLinear` in bfloat16 |
+| where torch has neither library | `PlainLinear` |
+
+All but the third compute in float32, and the first three give what `torch.nn.functional.linear`
+gives but for the order of summation. What most files hold, float16 and bfloat16, float16 holds.
+
+Sources: FBGEMM's `cblas_gemm_compute` over float16 weights; oneDNN's inner product with a weight in
+a layout of its choice.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.nn import functional
+
+_PACKING_ROWS = 16
+"""What oneDNN is told to expect; a layout for 16 rows is the best for 1 and for 64 as well."""
+
+_LARGEST_EXPONENT = 15
+"""Weights are scaled to below 2^15, half of float16's range."""
+
+_LARGEST_SHIFT = 60
+"""Scaling by more would leave float32's range for inputs of any usual size."""
+
+_SAMPLE_ROWS = 4
+
+
+class Linear(Protocol):
+    """x @ weight.T + bias: (..., inputs) to (..., outputs)."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLinear:
+    """A weight of shape (outputs, inputs) as it is."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weight."""
+        return self.weight.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        return functional.linear(x, self.weight, self.bias)
+
+
+class PackedLinear:
+    """A weight in oneDNN's layout; a row's result does not depend on its neighbours."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        """Pack a weight.
+
+        Args:
+            weight: Shape (outputs, inputs); float32, or bfloat16 where `multiplies_bfloat16`.
+            bias: Shape (outputs,), of the same type, or None.
+        """
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - torch's own packing for inference
+            weight.contiguous(), _PACKING_ROWS
+        )
+        self._bias = bias
+        self.weight_bytes = weight.nbytes
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
+            x, self._packed, self._bias, "none", [], ""
+        )
+        return product
+
+
+class HalfLinear:
+    """A weight kept as float16, multiplied in float32.
+
+    y = (x / s) @ (s * weight).T + bias, where s is a power of two: so scaling rounds nothing.
+    """
+
+    def __init__(self, weight: torch.Tensor, scale: float, bias: torch.Tensor | None) -> None:
+        """Pack a weight.
+
+        Args:
+            weight: s * weight, float32, shape (outputs, inputs); float16 holds it exactly.
+            scale: s.
+            bias: Float32, shape (outputs,), or None.
+        """
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+        self._inverse = 1.0 / scale
+        self.weight_bytes = weight.nbytes // 2
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply."""
+        if self._inverse != 1.0:
+            x = x * self._inverse
+        product: torch.Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        return product
+
+
+def build_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.dtype) -> Linear:
+    """Lay a weight out for this processor.
+
+    Args:
+        weight: Shape (outputs, inputs), on the CPU, of any floating-point type.
+        bias: Shape (outputs,), or None.
+        dtype: What both are rounded to. The products are computed in `arithmetic(dtype)`.
+    """
+    computed = arithmetic(dtype)
+    if bias is not None:
+        bias = bias.to(dtype).to(computed)
+    exact = weight.to(dtype)
+    if computed is torch.float32:
+        exact = exact.float()
+        scaled = _half_form(exact) if _has_fbgemm() else None
+        if scaled is not None:
+            return HalfLinear(*scaled, bias)
+    if _has_onednn():
+        return PackedLinear(exact, bias)
+    return PlainLinear(exact, bias)
+
+
+def layer_bytes(layer: Linear) -> int:
+    """Memory of a layer's weight; of a module without `weight_bytes`, of its parameters."""
+    found: Any = layer
+    if hasattr(found, "weight_bytes"):
+        return int(found.weight_bytes)
+    return sum(parameter.nbytes for parameter in found.parameters())
+
+
+def arithmetic(dtype: torch.dtype) -> torch.dtype:
+    """The type a CPU computes in, for weights of some type: float32 where its own is far slower."""
+    return dtype if dtype is torch.bfloat16 and multiplies_bfloat16() else torch.float32
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has products of bfloat16 (AVX-512 BF16 or AMX) and torch uses them."""
+    found: Any = torch.cpu
+    has = any(
+        getattr(found, name, bool)()
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    )
+    return has and _has_onednn()
+
+
+def _half_form(weight: torch.Tensor) -> tuple[torch.Tensor, float] | None:
+    """The weight times a power of two that float16 holds exactly, and the power; None without."""
+    # Weights that were float32 from the start are found out by a few rows.
+    if _scaled_form(weight[:_SAMPLE_ROWS]) is None:
+        return None
+    return _scaled_form(weight)
+
+
+def _scaled_form(weight: torch.Tensor) -> tuple[torch.Tensor, float] | None:
+    largest = float(weight.abs().max())
+    if not largest < math.inf:  # FBGEMM would make a number of it
+        return None
+    for scale in (1.0, _scale_for(largest)):
+        scaled = weight if scale == 1.0 else weight * scale
+        if torch.equal(scaled.half().float(), scaled):
+            return scaled, scale
+    return None
+
+
+def _scale_for(largest: float) -> float:
+    """The power of two that brings the largest weight near the end of float16's range."""
+    exponent = _LARGEST_EXPONENT - math.frexp(largest)[1]
+    return 2.0 ** max(-_LARGEST_SHIFT, min(exponent, _LARGEST_SHIFT))
+
+
+def _has_fbgemm() -> bool:
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
