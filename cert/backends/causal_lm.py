@@ -74,6 +74,11 @@ class CausalLM(Protocol):
         """
         ...
 
+    @property
+    def has_fixed_steps(self) -> bool:
+        """Whether `step` does the same work for the same shapes, so that it can be recorded."""
+        ...
+
     def prefill(
         self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
     ) -> torch.Tensor:

@@ -19,6 +19,7 @@ from cert.backends.kernels import COLUMNS, signal_block
 from cert.backends.kv_cache import SlotCache
 from cert.backends.protocol import FinishReason, Generation
 from cert.backends.sampling import choose
+from cert.backends.step_graphs import StepGraphs
 from cert.core.errors import GenerationTimeout, NumericalError
 from cert.signals.trace import build_trace
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from cert.backends.causal_lm import CausalLM
     from cert.backends.protocol import GenerationRequest, SamplingParams
+    from cert.backends.step_graphs import GreedyStep
     from cert.backends.tokenization import Tokenization
     from cert.signals.trace import SignalTrace
 
@@ -126,6 +128,7 @@ class DecodeLoop:
         self.rows = rows
         self._limit = limit
         self._cache = SlotCache(model.layers, rows, limit)
+        self._graphs: StepGraphs | None = None
         self._running: list[Job] = []
         self._waiting: deque[Job] = deque()
 
@@ -143,6 +146,7 @@ class DecodeLoop:
         self._running.clear()
         self._waiting.clear()
         self._cache = SlotCache(self._model.layers, self.rows, self._limit)
+        self._graphs = None
         return jobs
 
     def nbytes(self) -> int:
@@ -206,24 +210,38 @@ class DecodeLoop:
     def _step(self, deliver: Callable[[Finished], None]) -> None:
         device = self._model.device
         positions = [len(job.prompt_ids) + len(job.token_ids) - 1 for job in self._running]
-        ids = torch.tensor([job.token_ids[-1] for job in self._running], device=device)
+        fed = [job.token_ids[-1] for job in self._running]
+        if device.type == "cuda" and self._model.has_fixed_steps:
+            if self._graphs is None:
+                self._graphs = StepGraphs(self._model, self._cache)
+            step = self._graphs.run(fed, positions)
+            self._measure(step.logits, 0, deliver, step)
+            return
         where = torch.tensor(positions, device=device)
         self._cache.begin_step(where, max(positions) + 1)
-        self._measure(self._model.step(ids, where, self._cache), 0, deliver)
+        logits = self._model.step(torch.tensor(fed, device=device), where, self._cache)
+        self._measure(logits, 0, deliver)
 
     def _measure(
-        self, logits: torch.Tensor, first: int, deliver: Callable[[Finished], None]
+        self,
+        logits: torch.Tensor,
+        first: int,
+        deliver: Callable[[Finished], None],
+        greedy: GreedyStep | None = None,
     ) -> None:
         """Choose and measure the next token of rows `first` and up; retire what ends there."""
         jobs = self._running[first : first + len(logits)]
-        chosen = choose(
-            logits,
-            [job.sampling for job in jobs],
-            [job.request.id for job in jobs],
-            [len(job.token_ids) for job in jobs],
-        )
-        block = signal_block(logits, chosen)
-        ids = chosen.tolist()
+        if greedy is not None and all(job.sampling.temperature <= 0.0 for job in jobs):
+            ids, block = greedy.token_ids, greedy.signals
+        else:
+            chosen = choose(
+                logits,
+                [job.sampling for job in jobs],
+                [job.request.id for job in jobs],
+                [len(job.token_ids) for job in jobs],
+            )
+            block = signal_block(logits, chosen)
+            ids = chosen.tolist()
         finite = block[COLUMNS.index("finite")]
         ends: list[tuple[int, FinishReason]] = []
         for row, job in enumerate(jobs):

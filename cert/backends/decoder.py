@@ -115,6 +115,11 @@ class Decoder:
         """The attention window, where there is one."""
         return self.config.window
 
+    @property
+    def has_fixed_steps(self) -> bool:
+        """It does."""
+        return True
+
     def prefill(
         self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
     ) -> torch.Tensor:

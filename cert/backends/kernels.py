@@ -35,6 +35,11 @@ def _entropy(shifted: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
 
 
 def signal_block(logits: torch.Tensor, chosen: torch.Tensor) -> NDArray[Any]:
+    """`signal_tensor` as an array on the host."""
+    return signal_tensor(logits, chosen).cpu().numpy()
+
+
+def signal_tensor(logits: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     """Measure one token a row.
 
     With lse = ln sum exp z: logprob = z[y] - lse, entropy = lse - sum(p z), both over the whole
@@ -59,7 +64,7 @@ def signal_block(logits: torch.Tensor, chosen: torch.Tensor) -> NDArray[Any]:
     top = largest - peak
     top_total = torch.exp(top).sum(dim=-1)
     second = top[:, 1] if top.shape[-1] > 1 else torch.full_like(total, -torch.inf)
-    block = torch.stack(
+    return torch.stack(
         [
             (own - peak)[:, 0] - torch.log(total),
             entropy.clamp_(min=0.0),
@@ -70,4 +75,3 @@ def signal_block(logits: torch.Tensor, chosen: torch.Tensor) -> NDArray[Any]:
             torch.isfinite(peak[:, 0]).to(total.dtype),
         ]
     )
-    return block.cpu().numpy()

@@ -173,6 +173,11 @@ class TransformersLM:
             return None
         return int(width)
 
+    @property
+    def has_fixed_steps(self) -> bool:
+        """It makes masks and decisions of its own."""
+        return False
+
     def prefill(
         self, texts: Sequence[Sequence[int]], first_slot: int, cache: SlotCache
     ) -> torch.Tensor:
