@@ -114,7 +114,15 @@ def trace_of(token_ids: list[int], block: NDArray[np.floating]) -> SignalTrace:
 class DecodeLoop:
     """Slots, the queue before them, and one `turn` at a time. Not thread-safe: one owner."""
 
-    def __init__(self, model: CausalLM, tokenization: Tokenization, rows: int, limit: int) -> None:
+    def __init__(
+        self,
+        model: CausalLM,
+        tokenization: Tokenization,
+        rows: int,
+        limit: int,
+        *,
+        record: Callable[[CausalLM, SlotCache], StepGraphs] = StepGraphs,
+    ) -> None:
         """Make an empty loop.
 
         Args:
@@ -122,7 +130,9 @@ class DecodeLoop:
             tokenization: For stop strings and end-of-text ids.
             rows: Texts side by side at most.
             limit: Tokens of the longest text, prompt included.
+            record: How steps run on a GPU.
         """
+        self._record = record
         self._model = model
         self._tokenization = tokenization
         self.rows = rows
@@ -213,7 +223,7 @@ class DecodeLoop:
         fed = [job.token_ids[-1] for job in self._running]
         if device.type == "cuda" and self._model.has_fixed_steps:
             if self._graphs is None:
-                self._graphs = StepGraphs(self._model, self._cache)
+                self._graphs = self._record(self._model, self._cache)
             step = self._graphs.run(fed, positions)
             self._measure(step.logits, 0, deliver, step)
             return

@@ -56,7 +56,11 @@ class _Recorded:
 
 
 class StepGraphs:
-    """The graphs of one model and one cache."""
+    """The graphs of one model and one cache.
+
+    Attributes:
+        is_recording: Whether the model's steps can be recorded; otherwise they run as they are.
+    """
 
     def __init__(self, model: CausalLM, cache: SlotCache) -> None:
         """Start without any; each is recorded when it is first needed."""
@@ -65,7 +69,7 @@ class StepGraphs:
         self._capacity = cache.capacity
         self._graphs: OrderedDict[tuple[int, int], _Recorded] = OrderedDict()
         self._pool: Any = None
-        self._can_record = True
+        self.is_recording = True
 
     def run(self, ids: Sequence[int], positions: Sequence[int]) -> GreedyStep:
         """Feed one token a row.
@@ -107,7 +111,7 @@ class StepGraphs:
             recorded.positions.copy_(both[1])
             return recorded
         fed, where = both.to(device)
-        if not self._can_record:
+        if not self.is_recording:
             return _Recorded(fed, where, *self._forward(fed, where, width))
         recorded = self._record(fed.clone(), where.clone(), width)
         if recorded.graph is not None:
@@ -132,7 +136,7 @@ class StepGraphs:
         except RuntimeError as error:
             # Layers of other libraries may do what a graph cannot record.
             logger.debug("steps of this model are not recorded: %s", error)
-            self._can_record = False
+            self.is_recording = False
             return _Recorded(ids, positions, logits, measured)
         return _Recorded(ids, positions, *recorded, graph)
 

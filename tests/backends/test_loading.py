@@ -396,4 +396,4 @@ def test_on_a_gpu_it_is_there(llama: Path) -> None:
     loaded = load(llama, device="cuda")
     assert loaded.identity.device == "cuda:0"
     assert loaded.model.device.type == "cuda"
-    assert loaded.identity.attention == "sdpa"
+    assert loaded.identity.attention == "cert-sdpa"

@@ -258,18 +258,3 @@ def test_bitsandbytes_is_kept_from_asking_a_hub_for_kernels(
     assert sys.modules["kernels"] is kernels
     assert not asked
     assert logging.getLogger("bitsandbytes").level == logging.ERROR
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize(("quantize", "bound"), [("8bit", INT8_MAX_NATS), ("4bit", 3.0)])
-def test_on_a_gpu(quantize: str, bound: float, tmp_path: Path) -> None:
-    folder = build_tiny_model(tmp_path / "model", "llama", hidden_size=64, scale=0.1)
-    options = {"name": "tiny", "device": "cuda", "dtype": "float16"}
-    exact = load_model(inspect_folder(folder), **options)
-    loaded = load_model(inspect_folder(folder), **options, quantize=quantize)
-    ids = torch.randint(300, (2, 20), device="cuda")
-    with torch.inference_mode():
-        ours = inside(loaded)(input_ids=ids).logits.float().log_softmax(-1)
-        theirs = inside(exact)(input_ids=ids).logits.float().log_softmax(-1)
-    assert (ours - theirs).abs().max() < bound
