@@ -388,7 +388,7 @@ def race_continuous(
     texts: Mapping[int, list[list[int]]],
     arguments: argparse.Namespace,
 ) -> None:
-    """cert and continuous batching; it takes most of the memory and changes the model's attention.
+    """Continuous batching beside cert; it changes the model's attention, so it comes last.
 
     Its manager is kept between rounds, and starting it is not measured.
     """
@@ -404,7 +404,7 @@ def race_continuous(
         ours = medians.get("cert", 0.0)
         over = {name: round(ours / rate, 3) for name, rate in medians.items()}
         say(batch=batch, cert_over=over)
-    theirs.destroy_cached_continuous_batching_manager()
+        theirs.destroy_cached_continuous_batching_manager()
 
 
 def race_quantized(
