@@ -7,6 +7,8 @@ to transformers' forward pass.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -56,13 +58,7 @@ class Decoder:
         weights = Weights(self._tensors, quantization)
         is_gpt2 = config.family == "gpt2"
         name = "transformer.wte.weight" if is_gpt2 else "model.embed_tokens.weight"
-        # The largest layer first, while there is most room for what laying it out takes.
         self._embedding = weights.table(name)
-        self._head = (
-            weights.head(name, self._embedding)
-            if config.is_tied
-            else weights.head("lm_head.weight", None)
-        )
         self._positions: torch.Tensor | None = None
         self._norm: RMSNorm | LayerNorm
         if is_gpt2:
@@ -70,8 +66,18 @@ class Decoder:
             self._norm = layer_norm(weights, "transformer.ln_f", config.epsilon)
         else:
             self._norm = RMSNorm(weights.one("model.norm.weight"), config.epsilon)
-        build = gpt2_block if is_gpt2 else gated_block
-        self._blocks = [build(config, weights, layer) for layer in range(config.layers)]
+        build = partial(gpt2_block if is_gpt2 else gated_block, config, weights)
+        # Laying a weight out keeps one thread busy; a GPU takes them one by one.
+        threads = 1 if quantization.device.type == "cuda" else torch.get_num_threads()
+        with ThreadPoolExecutor(threads, thread_name_prefix="cert-weights") as pool:
+            # The largest layer first, while there is most room for what laying it out takes.
+            head = (
+                pool.submit(weights.head, name, self._embedding)
+                if config.is_tied
+                else pool.submit(weights.head, "lm_head.weight", None)
+            )
+            self._blocks = list(pool.map(build, range(config.layers)))
+            self._head = head.result()
         self._rotary = None if config.rotary is None else config.rotary.to(quantization.device)
         self._weights = weights
 

@@ -121,11 +121,10 @@ def _gpt2_shapes(config: DecoderConfig) -> Shapes:
 
 
 class Weights:
-    """Tensors by name, made ready for the computation one by one.
+    """Tensors by name, made ready for the computation one by one; from several threads.
 
     Attributes:
         computed: The type of the computation.
-        nbytes: Memory of what was taken, linear layers included.
     """
 
     def __init__(
@@ -144,19 +143,24 @@ class Weights:
         self._device = quantization.device
         self._quantization = quantization
         self.computed = self._dtype if self._device.type == "cuda" else arithmetic(self._dtype)
-        self.nbytes = 0
+        self._taken: list[int] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what was taken, linear layers included."""
+        return sum(self._taken)
 
     def one(self, name: str) -> torch.Tensor:
         """A tensor in the type of the computation; no copy where the file has it in this type."""
         tensor = self._tensors[name].to(self._device, self._dtype).to(self.computed)
-        self.nbytes += tensor.nbytes
+        self._taken.append(tensor.nbytes)
         return tensor
 
     def table(self, name: str) -> torch.Tensor:
         """Embeddings to look up: on a CPU as they are in the file."""
         if self._device.type == "cuda":
             return self.one(name)
-        self.nbytes += self._tensors[name].nbytes
+        self._taken.append(self._tensors[name].nbytes)
         return self._tensors[name]
 
     def look_up(self, table: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -191,7 +195,7 @@ class Weights:
 
     def _layer(self, weight: torch.Tensor, bias: torch.Tensor | None) -> Linear:
         layer = self._quantization.build(weight, bias)
-        self.nbytes += layer_bytes(layer)
+        self._taken.append(layer_bytes(layer))
         return layer
 
 
