@@ -32,7 +32,10 @@ _LARGEST_EXPONENT = 15
 _LARGEST_SHIFT = 60
 """Scaling by more would leave float32's range for inputs of any usual size."""
 
-_SAMPLE_ROWS = 4
+_PACKED_OUTPUTS, _PACKED_INPUTS = 16, 512
+"""FBGEMM's blocks; it keeps room for whole ones."""
+
+_CHECKED_ROWS = 256
 
 
 class Linear(Protocol):
@@ -100,7 +103,8 @@ class HalfLinear:
         """
         self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
         self._inverse = 1.0 / scale
-        self.weight_bytes = weight.nbytes // 2
+        outputs, inputs = weight.shape
+        self.weight_bytes = 2 * _up(outputs, _PACKED_OUTPUTS) * _up(inputs, _PACKED_INPUTS)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply."""
@@ -121,12 +125,13 @@ def build_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.d
     computed = arithmetic(dtype)
     if bias is not None:
         bias = bias.to(dtype).to(computed)
-    exact = weight.to(dtype)
-    if computed is torch.float32:
-        exact = exact.float()
-        scaled = _half_form(exact) if _has_fbgemm() else None
-        if scaled is not None:
-            return HalfLinear(*scaled, bias)
+    rounded = weight.to(dtype)
+    exact = rounded.to(computed)
+    scale = _half_scale(rounded) if computed is torch.float32 and _has_fbgemm() else None
+    if scale is not None:
+        is_copy = exact is not rounded
+        scaled = exact.mul_(scale) if is_copy else exact * scale
+        return HalfLinear(scaled, scale, bias)
     if _has_onednn():
         return PackedLinear(exact, bias)
     return PlainLinear(exact, bias)
@@ -155,23 +160,25 @@ def multiplies_bfloat16() -> bool:
     return has and _has_onednn()
 
 
-def _half_form(weight: torch.Tensor) -> tuple[torch.Tensor, float] | None:
-    """The weight times a power of two that float16 holds exactly, and the power; None without."""
-    # Weights that were float32 from the start are found out by a few rows.
-    if _scaled_form(weight[:_SAMPLE_ROWS]) is None:
-        return None
-    return _scaled_form(weight)
-
-
-def _scaled_form(weight: torch.Tensor) -> tuple[torch.Tensor, float] | None:
-    largest = float(weight.abs().max())
+def _half_scale(weight: torch.Tensor) -> float | None:
+    """The power of two by which float16 holds every weight exactly; None without one."""
+    least, most = (float(end) for end in torch.aminmax(weight))
+    largest = max(-least, most)
     if not largest < math.inf:  # FBGEMM would make a number of it
         return None
     for scale in (1.0, _scale_for(largest)):
-        scaled = weight if scale == 1.0 else weight * scale
-        if torch.equal(scaled.half().float(), scaled):
-            return scaled, scale
+        # Part by part: weights that don't fit are found out by the first.
+        if all(_fits(part.float() * scale) for part in torch.split(weight, _CHECKED_ROWS)):
+            return scale
     return None
+
+
+def _up(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def _fits(weight: torch.Tensor) -> bool:
+    return torch.equal(weight.half().float(), weight)
 
 
 def _scale_for(largest: float) -> float:

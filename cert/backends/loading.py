@@ -10,6 +10,7 @@ reach. It is not imported where it is not needed.
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import platform
 import threading
@@ -146,7 +147,15 @@ def load_model(  # noqa: PLR0913 - one keyword an option
     )
     if not isinstance(model, Decoder):
         self_check(model, identity)
+    _give_memory_back()
     return LoadedModel(model, identity, tokenization)
+
+
+def _give_memory_back() -> None:
+    """What laying weights out took for a moment; glibc keeps it otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _own_decoder(folder: ModelFolder, quantization: Quantization) -> Decoder | None:

@@ -79,7 +79,7 @@ def test_weights_are_rounded_to_the_type_that_was_asked_for(dtype: torch.dtype) 
 def test_what_float16_holds_exactly_is_kept_so(weight: torch.Tensor, kind: type) -> None:
     layer = build_linear(weight, None, torch.float32)
     assert type(layer) is kind
-    assert layer_bytes(layer) == weight.numel() * (2 if kind is HalfLinear else 4)
+    assert layer_bytes(layer) == (2 * 16 * 512 if kind is HalfLinear else 4 * weight.numel())
 
 
 @given(exponent=st.integers(-100, 100), rows=st.integers(1, 5))
@@ -120,6 +120,12 @@ def test_bfloat16_is_multiplied_where_the_processor_does(
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx, raising=False)
     assert arithmetic(torch.bfloat16) is (torch.bfloat16 if has_amx else torch.float32)
     assert arithmetic(torch.float16) is torch.float32
+
+
+@pytest.mark.skipif(not linear._has_fbgemm(), reason="this torch has no FBGEMM")
+def test_memory_is_counted_in_whole_blocks() -> None:
+    layer = build_linear(torch.ones(33, 513), None, torch.float32)
+    assert layer_bytes(layer) == 2 * 48 * 1024
 
 
 def test_a_module_s_memory_is_that_of_its_parameters() -> None:
