@@ -20,6 +20,7 @@ from cert.backends.kv_cache import SlotCache
 from cert.backends.protocol import FinishReason, Generation
 from cert.backends.sampling import choose
 from cert.backends.step_graphs import StepGraphs
+from cert.backends.top_logits import top_logits
 from cert.core.errors import GenerationTimeout, NumericalError
 from cert.signals.trace import build_trace
 
@@ -244,13 +245,15 @@ class DecodeLoop:
         if greedy is not None and all(job.sampling.temperature <= 0.0 for job in jobs):
             ids, block = greedy.token_ids, greedy.signals
         else:
+            top = top_logits(logits)
             chosen = choose(
                 logits,
+                top.first,
                 [job.sampling for job in jobs],
                 [job.request.id for job in jobs],
                 [len(job.token_ids) for job in jobs],
             )
-            block = signal_block(logits, chosen)
+            block = signal_block(logits, chosen, top)
             ids = chosen.tolist()
         finite = block[COLUMNS.index("finite")]
         ends: list[tuple[int, FinishReason]] = []

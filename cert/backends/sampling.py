@@ -57,20 +57,25 @@ def draw(
 
 
 def choose(
-    logits: torch.Tensor, params: Sequence[SamplingParams], ids: Sequence[str], steps: Sequence[int]
+    logits: torch.Tensor,
+    largest: torch.Tensor,
+    params: Sequence[SamplingParams],
+    ids: Sequence[str],
+    steps: Sequence[int],
 ) -> torch.Tensor:
     """The next token of each row: greedy where temperature is 0, else drawn.
 
     Args:
         logits: Raw logits, shape (rows, V).
+        largest: The id of each row's largest logit, of equal ones the smallest; shape (rows,).
         params: One a row; a row that samples has its seed.
         ids: Prompt ids, one a row.
         steps: Tokens generated before, one a row.
 
     Returns:
-        Token ids, int64, shape (rows,); of equal logits the smallest id.
+        Token ids, int64, shape (rows,).
     """
-    chosen = torch.argmax(logits, dim=-1)
+    chosen = largest.clone()
     for row, one in enumerate(params):
         if one.temperature > 0.0:
             u = uniform(one.seed or 0, ids[row], steps[row])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cert.backends.kernels import COLUMNS, signal_tensor
+from cert.backends.top_logits import top_logits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,6 +147,6 @@ class StepGraphs:
         """Logits, and below the signals, in the last row, the tokens."""
         self._cache.begin_step(positions, width)
         logits = self._model.step(ids, positions, self._cache)
-        chosen = torch.argmax(logits, dim=-1)
-        signals = signal_tensor(logits, chosen)
-        return logits, torch.cat((signals, chosen[None].to(signals.dtype)))
+        top = top_logits(logits)
+        signals = signal_tensor(logits, top.first, top)
+        return logits, torch.cat((signals, top.first[None].to(signals.dtype)))

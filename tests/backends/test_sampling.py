@@ -7,10 +7,17 @@ import math
 import pytest
 import torch
 
+from cert.backends import sampling
 from cert.backends.protocol import SamplingParams
-from cert.backends.sampling import choose, draw, uniform
+from cert.backends.sampling import draw, uniform
 
 _UNIFORM_7_P_0 = 0.11127037228820813
+
+
+def choose(
+    logits: torch.Tensor, params: list[SamplingParams], ids: list[str], steps: list[int]
+) -> torch.Tensor:
+    return sampling.choose(logits, logits.argmax(dim=-1), params, ids, steps)
 
 
 def test_uniform_is_a_function_of_its_key_alone() -> None:
