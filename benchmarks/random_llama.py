@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SEED = 7
 END = "<|end|>"
-WORDS = (
+WORDS = (  # noqa: SIM905 - a list of them would be forty lines
     "the a of and to in is that it was for on with as by at from they we his not but have an "
     "model river language numbers light measure paper window morning engine history city water "
     "explain compare why how every small certain often"

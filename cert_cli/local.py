@@ -11,7 +11,7 @@ from cert.evidence.run_record import RunBegin, load_host
 from cert.observability.tracing import span
 from cert.runner.ledger_run import describe_inputs, digest_job, is_repeatable
 from cert.runner.local import open_engine
-from cert.runner.pipeline import RunSettings, run_cases
+from cert.runner.pipeline import RunSettings, run_in_groups
 from cert.runner.resume import Expected, count_common
 from cert.runner.token_pieces import split_tokens
 from cert.trajectory.settings import sampling_of
@@ -101,10 +101,10 @@ class LocalInstrument:
         """
         return _identity(self._engine).digest
 
-    def run_cases(
+    def run_in_groups(
         self, cases: Cases, run_id: str, *, stopped: Callable[[], bool]
-    ) -> Generator[Outcome, None, None]:
-        """Measure; as `cert.runner.pipeline.run_cases`."""
+    ) -> Generator[list[Outcome], None, None]:
+        """Measure; as `cert.runner.pipeline.run_in_groups`."""
         config = self._config
         rows = config.batch_rows
         settings = RunSettings(
@@ -116,7 +116,7 @@ class LocalInstrument:
             correlation_id=self._flags.correlation_id,
             in_flight=rows if config.timeout is not None else _AHEAD_FACTOR * rows,
         )
-        return run_cases(cases, self._engine, settings, stopped=stopped)
+        return run_in_groups(cases, self._engine, settings, stopped=stopped)
 
     def split(self, token_ids: Sequence[int]) -> list[str]:
         """Each token's share of the text."""
@@ -205,13 +205,13 @@ class RunEvidence:
         begin = replace(self._plan, identity=_identity(self._engine))
         self._run.begin(run_id, begin, correlation_id=self._flags.correlation_id)
 
-    def write(self, outcome: Outcome) -> Outcome:
-        """Append a record, and return the outcome with its line as it stands in the ledger.
+    def write_all(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Append records, and return the outcomes with their lines as they stand in the ledger.
 
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        return self._run.write(outcome)
+        return self._run.write_all(outcomes)
 
     def interrupt(self, tally: Tally) -> None:
         """Record that the run stops before its end, as far as that can be written still."""

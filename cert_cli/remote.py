@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from cert.assessment.policy import load_policy
@@ -93,15 +94,18 @@ class RemoteInstrument:
         """What the server says."""
         return self._info.model.digest
 
-    def run_cases(
+    def run_in_groups(
         self,
         cases: Cases,
         run_id: str,  # noqa: ARG002 - the server draws its own
         *,
         stopped: Callable[[], bool],
-    ) -> Generator[Outcome, None, None]:
-        """Let the server measure; as `RemoteServer.run_cases`."""
-        return self._server.run_cases(cases, self._request, self._info, stopped=stopped)
+    ) -> Generator[list[Outcome], None, None]:
+        """Let the server measure; one outcome a group, as `RemoteServer.run_cases` yields them."""
+        answers = self._server.run_cases(cases, self._request, self._info, stopped=stopped)
+        with closing(answers):
+            for outcome in answers:
+                yield [outcome]
 
     def split(self, token_ids: Sequence[int]) -> list[str] | None:
         """Each token's share of the text, by the server's tokenizer."""

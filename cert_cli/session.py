@@ -92,10 +92,10 @@ class Instrument(Protocol):
     def model_digest(self) -> str:
         """Wait for the model."""
 
-    def run_cases(
+    def run_in_groups(
         self, cases: Cases, run_id: str, *, stopped: Callable[[], bool]
-    ) -> Generator[Outcome, None, None]:
-        """Yield one outcome a case, in input order."""
+    ) -> Generator[list[Outcome], None, None]:
+        """Yield one outcome a case, in input order, those together that are there together."""
 
     def split(self, token_ids: Sequence[int]) -> Sequence[str] | None:
         """Each token's share of a text; None where nobody can tell."""
@@ -235,16 +235,13 @@ class _Session:
         is_wanted = self._job.is_batch and not self._flags.quiet
         meter = Meter(is_wanted=is_wanted, color=self._flags.color)
         _count(self._job, self._config, meter)
-        outcomes = self._instrument.run_cases(cases, run_id, stopped=self._is_over)
+        groups = self._instrument.run_in_groups(cases, run_id, stopped=self._is_over)
         try:
-            with meter.running(), closing(outcomes):
-                for outcome in outcomes:
+            with meter.running(), closing(groups):
+                for group in groups:
                     if outputs.shares_terminal:
                         meter.make_room()
-                    recorded = outcome if self._evidence is None else self._evidence.write(outcome)
-                    self._in_run.add(outcome.record)
-                    self._resumed.tally.add(outcome.record)
-                    outputs.write(recorded.line, partial(self._render, outcome))
+                    self._write(group)
                     meter.show(self._resumed.tally)
                     if not outputs.has_sink:
                         break
@@ -252,6 +249,15 @@ class _Session:
             if not self._in_run.total:
                 raise
             self._lost = error
+
+    def _write(self, group: Sequence[Outcome]) -> None:
+        recorded = group if self._evidence is None else self._evidence.write_all(group)
+        # All of them first: they are in the ledger, whatever becomes of an output.
+        for outcome in recorded:
+            self._in_run.add(outcome.record)
+            self._resumed.tally.add(outcome.record)
+        for outcome in recorded:
+            self._outputs.write(outcome.line, partial(self._render, outcome))
 
     def _is_over(self) -> bool:
         return self._interrupts.seen() or not self._outputs.has_sink

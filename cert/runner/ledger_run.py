@@ -155,9 +155,23 @@ class LedgerRun:
         Raises:
             LedgerError: The ledger cannot be written.
         """
+        return self.write_all([outcome])[0]
+
+    def write_all(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """Append the records of outcomes, with one sync for all; all of them or none.
+
+        Returns:
+            The outcomes with their lines as they stand in the ledger.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
         # The content first: a record without it could not be told from one that was tampered with.
-        lines = self._append_encoded([outcome.line], outcome.sealed)
-        return replace(outcome, line=lines[0]) if lines else outcome
+        contents = [one.sealed for one in outcomes if one.sealed is not None]
+        lines = self._append_encoded([one.line for one in outcomes], contents)
+        if not lines:
+            return list(outcomes)
+        return [replace(one, line=line) for one, line in zip(outcomes, lines, strict=True)]
 
     def append(self, record: dict[str, object]) -> bytes:
         """Append a record of the run.
@@ -232,13 +246,13 @@ class LedgerRun:
         self._append_encoded([encode_record(record) for record in records])
 
     def _append_encoded(
-        self, bodies: Sequence[bytes], content: CommittedContent | None = None
+        self, bodies: Sequence[bytes], contents: Sequence[CommittedContent] = ()
     ) -> list[bytes]:
         if self.is_failed:
             return []
         try:
-            if content is not None:
-                self._keep(content)
+            if contents:
+                self._keep(contents)
             with span("ledger append", {"cert.records": len(bodies), "cert.run_id": self._run_id}):
                 return [entry.line for entry in self._ledger.append(bodies)]
         except LedgerError as error:
@@ -248,11 +262,11 @@ class LedgerRun:
             logger.warning("the run goes on without its ledger: %s", error)
             return []
 
-    def _keep(self, content: CommittedContent) -> None:
+    def _keep(self, contents: Sequence[CommittedContent]) -> None:
         with self._opening:
             if self._contents is None:
                 self._contents = open_content(self._ledger.folder)
-        self._contents.put([content])
+        self._contents.put(contents)
 
 
 def digest_job(command: str, inputs: Sequence[RunInput], options: Mapping[str, object]) -> str:

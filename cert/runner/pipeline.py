@@ -11,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 """How often an idle wait looks whether it should stop."""
+
+_GROUP = 64
+"""Records that are handed on together at most."""
 
 _ORDER_FACTOR = 4
 """Prompts held back to keep the order, as a multiple of the prompts in flight."""
@@ -89,6 +92,7 @@ class Outcome:
 
 
 _Pending = tuple["PromptCase", "Future[AnalysisResult | AnalysisError]"]
+_Item = _Pending | RefusedInput | BaseException | None
 
 
 def run_cases(
@@ -110,19 +114,46 @@ def run_cases(
     Raises:
         Exception: Whatever reading the input raised, after the outcomes of all lines before it.
     """
+    with closing(run_in_groups(cases, engine, settings, stopped=stopped, most=1)) as groups:
+        for group in groups:
+            yield from group
+
+
+def run_in_groups(
+    cases: Iterator[PromptCase | RefusedInput],
+    engine: HamiltonianEngine,
+    settings: RunSettings,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    most: int = _GROUP,
+) -> Generator[list[Outcome], None, None]:
+    """Yield as `run_cases` does, but what is there already together, so that it shares a sync.
+
+    Args:
+        cases: As there.
+        engine: As there.
+        settings: As there.
+        stopped: Asked between groups.
+        most: Outcomes in a group at most; a group waits for its first one alone.
+
+    Raises:
+        Exception: As there.
+    """
     feed = _Feed(cases, engine, settings)
     feed.start()
     try:
         while (item := feed.next_item(stopped)) is not None:
-            if isinstance(item, RefusedInput):
-                yield build_refusal(item, settings)
-                continue
-            case, future = item
-            result = _wait(future, stopped)
-            if result is None:
-                future.cancel()
+            group: list[Outcome] = []
+            while item is not None:
+                outcome = _account(item, engine, settings, stopped)
+                if outcome is None:
+                    break
+                group.append(outcome)
+                item = feed.next_ready() if len(group) < most else None
+            if group:
+                yield group
+            if item is not None:
                 return
-            yield build_outcome(case, result, engine, settings)
     finally:
         feed.close()
 
@@ -151,6 +182,23 @@ def build_outcome(
     """
     record, sealed = _record(case, result, engine, settings)
     return Outcome(case, result, record, encode_record(record), sealed)
+
+
+def _account(
+    item: _Pending | RefusedInput,
+    engine: HamiltonianEngine,
+    settings: RunSettings,
+    stopped: Callable[[], bool],
+) -> Outcome | None:
+    """Wait for what becomes of an item; None once the run was stopped and nothing has."""
+    if isinstance(item, RefusedInput):
+        return build_refusal(item, settings)
+    case, future = item
+    result = _wait(future, stopped)
+    if result is None:
+        future.cancel()
+        return None
+    return build_outcome(case, result, engine, settings)
 
 
 def _wait(
@@ -216,9 +264,8 @@ class _Feed:
         self._engine = engine
         self._settings = settings
         self._free = threading.Semaphore(settings.in_flight)
-        self._queue: queue.Queue[_Pending | RefusedInput | BaseException | None] = queue.Queue(
-            _ORDER_FACTOR * settings.in_flight
-        )
+        self._queue: queue.Queue[_Item] = queue.Queue(_ORDER_FACTOR * settings.in_flight)
+        self._looked_at: list[_Item] = []
         self._closed = threading.Event()
         # A daemon: it may be waiting for a line of stdin that never comes.
         self._thread = threading.Thread(target=self._run, name="cert-feed", daemon=True)
@@ -233,7 +280,7 @@ class _Feed:
                 self._closed.set()
             try:
                 # Not to be waited for once stopped: the reader may be blocked for ever.
-                item = self._queue.get(timeout=0 if is_last_look else _POLL_S)
+                item = self._take(0 if is_last_look else _POLL_S)
             except queue.Empty:
                 if is_last_look:
                     return None
@@ -242,12 +289,26 @@ class _Feed:
                 raise item
             return item
 
+    def next_ready(self) -> _Pending | RefusedInput | None:
+        """Return the next item if nothing about it has to be waited for; None otherwise."""
+        try:
+            item = self._take(0)
+        except queue.Empty:
+            return None
+        if isinstance(item, RefusedInput) or (isinstance(item, tuple) and item[1].done()):
+            return item
+        self._looked_at.append(item)
+        return None
+
+    def _take(self, timeout_s: float) -> _Item:
+        return self._looked_at.pop() if self._looked_at else self._queue.get(timeout=timeout_s)
+
     def close(self) -> None:
         """Admit nothing more and take back what was submitted."""
         self._closed.set()
         while True:
             try:
-                item = self._queue.get_nowait()
+                item = self._take(0)
             except queue.Empty:
                 return
             if isinstance(item, tuple):
@@ -284,7 +345,7 @@ class _Feed:
         future.cancel()
         return False
 
-    def _put(self, item: _Pending | RefusedInput | BaseException | None) -> bool:
+    def _put(self, item: _Item) -> bool:
         while not self._closed.is_set():
             with suppress(queue.Full):
                 self._queue.put(item, timeout=_POLL_S)

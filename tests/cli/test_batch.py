@@ -289,12 +289,12 @@ def test_with_a_timeout_no_more_prompts_are_submitted_than_run(
     cert: Program, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...], in_flight: int
 ) -> None:
     seen: list[RunSettings] = []
-    original = local.run_cases
+    original = local.run_in_groups
 
     def watched(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - handed on
         seen.append(args[2])
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(local, "run_cases", watched)
+    monkeypatch.setattr(local, "run_in_groups", watched)
     assert len(cert("batch", "in.txt", "-m", "fake", "--batch-rows", "3", *more).records) == 10
     assert [one.in_flight for one in seen] == [in_flight]

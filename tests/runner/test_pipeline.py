@@ -10,11 +10,11 @@ import pytest
 
 from cert.core.errors import AnalysisError, ConfigurationError, NumericalError
 from cert.inputs.case import PromptCase, RefusedInput
-from cert.runner.pipeline import run_cases
+from cert.runner.pipeline import run_cases, run_in_groups
 from tests.runner.helpers import cases, engine, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cert.backends.protocol import Generation, GenerationRequest
     from cert.runner.pipeline import Outcome
@@ -217,3 +217,89 @@ def test_a_bug_in_the_engine_ends_the_run_loudly() -> None:
 
     with pytest.raises(RuntimeError, match="broken"):
         list(run_cases(iter(cases(2)), Broken(), settings()))
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_is_there_already_comes_together_and_what_is_not_is_not_waited_for() -> None:
+    last_line = threading.Event()
+
+    def lines() -> Iterator[PromptCase | RefusedInput]:
+        first, *rest = cases(4)
+        yield first
+        yield RefusedInput("a.txt", 2, "InvalidInput", "bad")
+        yield from rest
+        last_line.wait(30)
+
+    with engine() as (running, backend):
+        futures = []
+        submit = running.submit
+
+        def watched(*args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
+            futures.append(submit(*args, **kwargs))
+            return futures[-1]
+
+        running.submit = watched
+        backend.gate.clear()
+        groups = run_in_groups(lines(), running, settings(in_flight=4))
+        seen: list[list[Outcome]] = []
+        reader = threading.Thread(target=lambda: seen.extend(groups))
+        reader.start()
+        wait_for(lambda: len(futures) == 4)
+        backend.gate.set()
+        wait_for(lambda: sum(map(len, seen)) == 5)
+        last_line.set()
+        reader.join(30)
+    kinds = [one.record["kind"] for group in seen for one in group]
+    assert kinds == ["analysis", "refused", "analysis", "analysis", "analysis"]
+    assert len(seen[0]) >= 2  # a refused line is always there already
+
+
+def test_a_group_has_no_more_than_it_was_given_room_for() -> None:
+    refused = [RefusedInput("a", number, "InvalidInput", "bad") for number in range(1, 8)]
+    with engine() as (running, _):
+        groups = run_in_groups(iter(refused), running, settings(in_flight=4), most=3)
+        first = next(groups)
+        # The rest fits into the queue, its end included; all of it has arrived some time.
+        time.sleep(0.1)
+        rest = list(groups)
+    lengths = [len(first), *map(len, rest)]
+    assert max(lengths) <= 3
+    assert sum(lengths) == 7
+
+
+def test_an_input_that_breaks_while_a_group_is_gathered_loses_none_of_it() -> None:
+    def breaking() -> Iterator[RefusedInput]:
+        yield RefusedInput("a", 1, "InvalidInput", "bad")
+        raise ConfigurationError("the disk is gone")
+
+    seen: list[list[Outcome]] = []
+    with engine() as (running, _), pytest.raises(ConfigurationError, match="the disk is gone"):
+        seen.extend(run_in_groups(breaking(), running, settings()))
+    assert [len(group) for group in seen] == [1]
+
+
+def test_abandoning_groups_takes_back_a_prompt_that_was_looked_at() -> None:
+    with engine() as (running, backend):
+        backend.gate.clear()
+        futures = []
+        submit = running.submit
+
+        def watched(*args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401
+            futures.append(submit(*args, **kwargs))
+            return futures[-1]
+
+        running.submit = watched
+        groups = run_in_groups(
+            iter([RefusedInput("a", 1, "InvalidInput", "bad"), *cases(2)]), running, settings()
+        )
+        next(groups)
+        wait_for(lambda: len(futures) == 2)
+        groups.close()
+        wait_for(lambda: all(one.cancelled() for one in futures))
+        backend.gate.set()
