@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cert.inputs.case import PromptCase
     from cert.signals.summary import SignalSummary
 
+TOKENS_EACH = 128
+"""Tokens, prompt included, that an entry has room for: where texts are longer, fewer are kept, so
+that memory is bounded by the number of entries (about 30 MB for 1,000)."""
+
 _INCOMPLETE = (FinishReason.TIMEOUT, FinishReason.CANCELLED)
 
 
@@ -51,6 +55,8 @@ class ResultCache:
     def __init__(self, max_size: int) -> None:
         """Make an empty cache of at most `max_size` entries; 0 keeps nothing."""
         self._max_size = max_size
+        self._max_tokens = TOKENS_EACH * max_size
+        self._tokens = 0
         self._entries: OrderedDict[Hashable, Measured] = OrderedDict()
         self._hits = 0
         self._misses = 0
@@ -68,25 +74,39 @@ class ResultCache:
             return found
 
     def put(self, key: Hashable, measured: Measured) -> None:
-        """Keep a measurement, unless it was cut off by a deadline or a cancellation."""
+        """Keep a measurement, unless it was cut off by a deadline or a cancellation.
+
+        One that is longer than all that there is room for is not kept either.
+        """
         if measured.generation.finish_reason in _INCOMPLETE:
             return
+        if _tokens(measured) > self._max_tokens:
+            return
         with self._lock:
+            if (before := self._entries.pop(key, None)) is not None:
+                self._tokens -= _tokens(before)
             self._entries[key] = measured
-            self._entries.move_to_end(key)
-            while len(self._entries) > self._max_size:
-                self._entries.popitem(last=False)
+            self._tokens += _tokens(measured)
+            while len(self._entries) > self._max_size or self._tokens > self._max_tokens:
+                _, oldest = self._entries.popitem(last=False)
+                self._tokens -= _tokens(oldest)
 
     def clear(self) -> None:
         """Forget everything, the counts too."""
         with self._lock:
             self._entries.clear()
+            self._tokens = 0
             self._hits = self._misses = 0
 
     def info(self) -> CacheInfo:
         """Counts and sizes now."""
         with self._lock:
             return CacheInfo(self._hits, self._misses, len(self._entries), self._max_size)
+
+
+def _tokens(measured: Measured) -> int:
+    generation = measured.generation
+    return len(generation.prompt_token_ids) + len(generation.trace)
 
 
 def cache_key(

@@ -52,6 +52,27 @@ def test_what_was_cut_off_is_not_kept(reason: FinishReason) -> None:
     assert cache.get("a") is None
 
 
+def text_of(tokens: int) -> str:
+    """Words; with its prompt of one token, a measurement of so many tokens."""
+    return "word " * (tokens - 1)
+
+
+def test_long_texts_leave_room_for_fewer() -> None:
+    cache = ResultCache(3)  # room for 384 tokens
+    cache.put("a", measured(text_of(200)))
+    cache.put("b", measured(text_of(100)))
+    cache.put("b", measured(text_of(184)))
+    assert cache.info().size == 2
+    cache.put("c", measured(text_of(1)))
+    assert cache.get("a") is None
+    assert cache.get("b") == measured(text_of(184))
+    cache.put("d", measured(text_of(385)))
+    assert (cache.get("d"), cache.info().size) == (None, 2)
+    cache.clear()
+    cache.put("e", measured(text_of(384)))
+    assert cache.get("e") is not None
+
+
 def test_a_cache_of_size_zero_keeps_nothing() -> None:
     cache = ResultCache(0)
     cache.put("a", measured("a"))
