@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cert.backends.noise import SAFETY_FACTOR, NoiseFloor, Spread, noise_floor, parse_floors
+from cert.core.errors import ConfigurationError
+
+FLOOR = {
+    "arithmetic": "float32",
+    "device": "cpu",
+    "rows": 4,
+    "against": "batching",
+    "tokens": 10,
+    "logprob": {"largest": 2e-6, "p999": 1e-6},
+    "entropy": {"largest": 3e-6, "p999": 1e-6},
+    "logit_margin": {"largest": 5e-6, "p999": 1e-6},
+}
+
+
+def test_the_smallest_measured_number_of_rows_that_is_not_smaller_answers() -> None:
+    for asked, answered in ((1, 1), (2, 4), (4, 4), (5, 16), (64, 64)):
+        floor = noise_floor("float32", "cpu", rows=asked)
+        assert floor is not None
+        assert (floor.arithmetic, floor.rows, floor.against) == ("float32", answered, "batching")
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16", "float16", "int8"])
+@pytest.mark.parametrize("against", ["batching", "exact"])
+def test_every_arithmetic_of_a_cpu_is_measured(arithmetic: str, against: str) -> None:
+    dtype, quantization = arithmetic, None
+    if arithmetic == "int8":
+        dtype, quantization = "float32", "dynamic-int8"
+    floor = noise_floor(dtype, "cpu", quantization, 64, against=against)  # type: ignore[arg-type]
+    assert floor is not None
+    assert (floor.arithmetic, floor.against) == (arithmetic, against)
+    assert floor.tokens > 1000
+    for spread in (floor.logprob, floor.entropy, floor.logit_margin):
+        assert 0.0 <= spread.p999 <= spread.largest < 10.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "quantization", "rows"),
+    [
+        ("float32", "cpu", None, 65),
+        ("float64", "cpu", None, 1),
+        ("float32", "xpu", None, 1),
+        ("float16", "cpu", "bitsandbytes-nf4", 1),
+    ],
+)
+def test_nothing_is_said_of_what_was_not_measured(
+    dtype: str, device: str, quantization: str | None, rows: int
+) -> None:
+    assert noise_floor(dtype, device, quantization, rows) is None
+
+
+def test_the_number_of_a_device_makes_no_difference() -> None:
+    assert noise_floor("float32", "cpu:0") == noise_floor("float32", "cpu") is not None
+
+
+def test_no_rows_are_a_mistake() -> None:
+    with pytest.raises(ValueError, match="rows is 0"):
+        noise_floor("float32", "cpu", rows=0)
+
+
+def test_a_tolerance_is_the_worse_floor_with_safety() -> None:
+    (floor,) = parse_floors(json.dumps({"measured": {}, "floors": [FLOOR]}).encode())
+    assert floor.logit_margin == Spread(5e-6, 1e-6)
+    assert isinstance(floor, NoiseFloor)
+    assert floor.tolerance_nats() == pytest.approx(SAFETY_FACTOR * 3e-6)
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"measured": {}, "floors": [{}]}'])
+def test_another_file_is_refused(data: bytes) -> None:
+    with pytest.raises(ConfigurationError, match="noise floors cannot be read"):
+        parse_floors(data)
