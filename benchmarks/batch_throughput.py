@@ -9,10 +9,9 @@ In turn, each in a process of its own, on the same prompts with the same rows, a
 
 Timed is what lies between the first result and the last one, by the clock and in processor time;
 until the first one, both load the model and read the first prompts, which is measured apart. Both
-must write the same tokens, except where the two largest logits are nearer than --near-tie, and the
-signals before such a place must agree within --tolerance nats (exit 1 otherwise): which prompts
-run together depends on time, and batching changes the last bits. The model is a random Llama of
-15M parameters with a vocabulary of 32,000.
+must write the same tokens with the same signals (exit 1 otherwise), up to the measured noise floor
+times its safety factor: which prompts run together depends on time, and batching changes the last
+bits. The model is a random Llama of 15M parameters with a vocabulary of 32,000.
 """
 
 from __future__ import annotations
@@ -196,6 +195,20 @@ def report(
     }
 
 
+def is_noise(agreement: dict[str, float], arguments: argparse.Namespace) -> bool:
+    """Whether program and engine differ by no more than batching does."""
+    from cert.backends.noise import SAFETY_FACTOR, noise_floor  # noqa: PLC0415 - see `versions`
+
+    options = dict(zip(arguments.options[::2], arguments.options[1::2], strict=True))
+    quantization = "dynamic-int8" if options.get("--quantize") == "8bit" else None
+    floor = noise_floor(options.get("--dtype", "float32"), "cpu", quantization, arguments.rows)
+    if floor is None:
+        raise SystemExit("the noise of this arithmetic with so many rows was not measured")
+    found = max(agreement["logprob_nats"], agreement["entropy_nats"])
+    margin = agreement["largest_margin_where_they_part"]
+    return found <= floor.tolerance_nats() and margin <= SAFETY_FACTOR * floor.logit_margin.largest
+
+
 def worst(found: Sequence[dict[str, float]]) -> dict[str, float]:
     """The largest of every figure."""
     return {name: max(one[name] for one in found) for name in found[0]}
@@ -220,8 +233,6 @@ def main() -> int:
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--size", default="15M", help="of the model, as random_llama.py has them")
-    parser.add_argument("--near-tie", type=float, default=1e-3, help="logits")
-    parser.add_argument("--tolerance", type=float, default=1e-3, help="nats")
     parser.add_argument("--models", type=Path, help="keep the model here")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--engine", type=Path, help=argparse.SUPPRESS)
@@ -238,11 +249,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         result = measure(arguments, Path(folder))
     print(json.dumps(result, indent=2))
-    found = result["agreement"]
-    if (
-        found["largest_margin_where_they_part"] > arguments.near_tie
-        or max(found["logprob_nats"], found["entropy_nats"]) > arguments.tolerance
-    ):
+    if not is_noise(result["agreement"], arguments):
         print("the program and the engine disagree", file=sys.stderr)
         return 1
     return 0

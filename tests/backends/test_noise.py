@@ -6,6 +6,7 @@ import pytest
 
 from cert.backends.noise import SAFETY_FACTOR, NoiseFloor, Spread, noise_floor, parse_floors
 from cert.core.errors import ConfigurationError
+from tests.backends.test_backend_contract import TOLERANCE_NATS
 
 FLOOR = {
     "arithmetic": "float32",
@@ -75,3 +76,11 @@ def test_a_tolerance_is_the_worse_floor_with_safety() -> None:
 def test_another_file_is_refused(data: bytes) -> None:
     with pytest.raises(ConfigurationError, match="noise floors cannot be read"):
         parse_floors(data)
+
+
+@pytest.mark.parametrize("against", ["batching", "exact"])
+def test_the_tolerance_of_the_contract_is_above_the_noise_and_near_it(against: str) -> None:
+    floor = noise_floor("float32", "cpu", rows=64, against=against)  # type: ignore[arg-type]
+    assert floor is not None
+    for spread in (floor.logprob, floor.entropy):
+        assert spread.largest < TOLERANCE_NATS <= SAFETY_FACTOR * spread.largest
