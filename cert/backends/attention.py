@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from cert.backends.kv_cache import SlotCache
 
 
+ROWS_TOGETHER = 4
+"""Texts of a step that look at as many places as the longest of them, on a CPU."""
+
+
 class Attention(Protocol):
     """One form."""
 
@@ -50,13 +54,15 @@ class PackedTexts:
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
         """Attend text by text."""
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         mixed = torch.empty_like(queries)
         begin = 0
         for place, length in enumerate(self.lengths):
             part = slice(begin, begin + length)
+            seen = keys[:, :, part], values[:, :, part]
             if self.cache is not None:
-                self.cache.store_texts(layer, place, keys[:, part], values[:, part])
-            mixed[:, part] = _causal(queries[:, part], keys[:, part], values[:, part])
+                self.cache.store_texts(layer, place, *seen)
+            mixed[:, part] = _causal(queries[:, part], *seen)
             begin += length
         return mixed.flatten(2)
 
@@ -75,6 +81,7 @@ class PaddedTexts:
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
     ) -> torch.Tensor:
         """Attend in all texts at once."""
+        keys, values = keys.transpose(1, 2), values.transpose(1, 2)
         if self.cache is not None:
             self.cache.store_texts(layer, 0, keys, values)
         return _causal(queries, keys, values).flatten(2)
@@ -87,10 +94,13 @@ class Step:
     Attributes:
         cache: Told by `begin_step` where the tokens stand.
         mask: Added to the scores, shape (texts, 1, 1, width); None where all places are seen.
+        widths: For each run of `ROWS_TOGETHER` texts, the places that any of them sees; None to
+            let all of them look at the whole width.
     """
 
     cache: SlotCache
     mask: torch.Tensor | None
+    widths: Sequence[int] | None
 
     def __call__(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -99,21 +109,30 @@ class Step:
         rows, _, heads, size = queries.shape
         shared = keys.shape[2]
         keys, values = self.cache.store_step(layer, keys[:, 0], values[:, 0])
-        mixed = functional.scaled_dot_product_attention(
-            queries.view(rows, shared, heads // shared, size),
-            keys.transpose(1, 2),
-            values.transpose(1, 2),
-            attn_mask=self.mask,
-        )
-        return mixed.reshape(rows, 1, heads * size)
+        queries = queries.view(rows, shared, heads // shared, size)
+        if self.widths is None:
+            mixed = functional.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=self.mask
+            )
+            return mixed.reshape(rows, 1, heads * size)
+        mixed = torch.empty_like(queries)
+        for begin, width in zip(range(0, rows, ROWS_TOGETHER), self.widths, strict=True):
+            part = slice(begin, begin + ROWS_TOGETHER)
+            mixed[part] = functional.scaled_dot_product_attention(
+                queries[part],
+                keys[part, :, :width],
+                values[part, :, :width],
+                attn_mask=None if self.mask is None else self.mask[part, :, :, :width],
+            )
+        return mixed.view(rows, 1, heads * size)
 
 
 def _causal(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     mixed: torch.Tensor = functional.scaled_dot_product_attention(
         queries.transpose(1, 2),
-        keys.transpose(1, 2),
-        values.transpose(1, 2),
+        keys,
+        values,
         is_causal=True,
-        enable_gqa=queries.shape[2] != keys.shape[2],
+        enable_gqa=queries.shape[2] != keys.shape[1],
     )
     return mixed.transpose(1, 2)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cert.backends.attention import PackedTexts, PaddedTexts, Step
+from cert.backends.attention import ROWS_TOGETHER, PackedTexts, PaddedTexts, Step
 from cert.backends.decoder_blocks import LayerNorm, Pass, RMSNorm
 from cert.backends.decoder_config import ARCHITECTURES
 from cert.backends.decoder_weights import Weights, gated_block, gpt2_block, layer_norm
@@ -137,13 +137,15 @@ class Decoder:
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         """See `CausalLM.step`."""
-        mask = None
+        mask, widths = None, None
         # A row alone looks at all of a width that ends with it.
         if len(ids) > 1 or self.device.type == "cuda":
             hidden = ~cache.visible()[:, None, None, :]
             mask = torch.zeros(hidden.shape, dtype=self._weights.computed, device=self.device)
             mask.masked_fill_(hidden, -torch.inf)
-        states = self._run(ids[:, None], positions[:, None], Step(cache, mask))
+        if len(ids) > ROWS_TOGETHER and self.device.type == "cpu":
+            widths = [1 + int(part.max()) for part in torch.split(positions, ROWS_TOGETHER)]
+        states = self._run(ids[:, None], positions[:, None], Step(cache, mask, widths))
         return self.head(self._norm(states[:, 0]))
 
     def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:

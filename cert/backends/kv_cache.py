@@ -7,6 +7,9 @@ filled with the last one, so that a step always works on one dense block.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 
 _FIRST_CAPACITY = 64
@@ -38,8 +41,9 @@ class SlotCache:
         self.width = 0
         self._first_slot = 0
         self._positions = torch.empty(0, dtype=torch.int64)
-        self._places = torch.empty(0, dtype=torch.int64)
-        # By layer: keys and values, each (slots, capacity, key-value heads, head size).
+        self._rows = torch.empty(0, dtype=torch.int64)
+        # By layer: keys and values, each (slots, key-value heads, capacity, head size): what one
+        # head looks at lies in one piece.
         self._stored: list[list[torch.Tensor]] = [[] for _ in range(layers)]
 
     def begin_prefill(self, first_slot: int, length: int) -> None:
@@ -56,9 +60,8 @@ class SlotCache:
             width: More than the largest position.
         """
         self.reserve(width)
-        first_places = torch.arange(len(positions), device=positions.device) * self.capacity
         self._positions = positions
-        self._places = first_places + positions
+        self._rows = torch.arange(len(positions), device=positions.device)
         self.width = width
 
     def store_texts(self, layer: int, place: int, keys: torch.Tensor, values: torch.Tensor) -> None:
@@ -67,12 +70,12 @@ class SlotCache:
         Args:
             layer: Its number.
             place: Of the first text, among those of this pass.
-            keys: Shape (texts, tokens, key-value heads, head size).
+            keys: Shape (texts, key-value heads, tokens, head size).
             values: Of the same shape.
         """
         first = self._first_slot + place
         for stored, states in zip(self._tensors(layer, keys), (keys, values), strict=True):
-            stored[first : first + states.shape[0], : states.shape[1]] = states
+            stored[first : first + states.shape[0], :, : states.shape[2]] = states
 
     def store_step(
         self, layer: int, keys: torch.Tensor, values: torch.Tensor
@@ -85,12 +88,12 @@ class SlotCache:
             values: Of the same shape.
 
         Returns:
-            Keys and values, each of shape (rows, width, key-value heads, head size).
+            Keys and values, each of shape (rows, key-value heads, width, head size).
         """
         found = []
         for stored, states in zip(self._stored[layer], (keys, values), strict=True):
-            stored.flatten(0, 1).index_copy_(0, self._places, states)
-            found.append(stored[: states.shape[0], : self.width])
+            stored[self._rows, :, self._positions] = states
+            found.append(stored[: states.shape[0], :, : self.width])
         return found[0], found[1]
 
     def visible(self) -> torch.Tensor:
@@ -102,7 +105,7 @@ class SlotCache:
         """Copy a row's first `length` tokens over another row."""
         for pair in self._stored:
             for tensor in pair:
-                tensor[target, :length] = tensor[source, :length]
+                tensor[target, :, :length] = tensor[source, :, :length]
 
     def nbytes(self) -> int:
         """Bytes held now."""
@@ -115,12 +118,24 @@ class SlotCache:
         self.capacity = min(self.limit, max(length, 2 * self.capacity))
         for pair in self._stored:
             for place, old in enumerate(pair):
-                new = old.new_zeros((old.shape[0], self.capacity, *old.shape[2:]))
-                new[:, : old.shape[1]] = old
+                new = _zeros((*old.shape[:2], self.capacity, old.shape[3]), old)
+                new[:, :, : old.shape[2]] = old
                 pair[place] = new
 
     def _tensors(self, layer: int, states: torch.Tensor) -> list[torch.Tensor]:
         if not self._stored[layer]:
-            shape = (self.slots, self.capacity, *states.shape[2:])
-            self._stored[layer] = [states.new_zeros(shape), states.new_zeros(shape)]
+            shape = (self.slots, states.shape[1], self.capacity, states.shape[3])
+            self._stored[layer] = [_zeros(shape, states), _zeros(shape, states)]
         return self._stored[layer]
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros of the type and on the device of `like`.
+
+    On a CPU numpy gets them, which asks for memory that is zero and lets the system use large
+    pages; filling 2 GB by hand takes a second.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    count = math.prod(shape)
+    return torch.from_numpy(np.zeros(count * like.itemsize, np.uint8)).view(like.dtype).view(shape)

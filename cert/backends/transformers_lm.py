@@ -84,14 +84,9 @@ class _LayerView(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_args: object, **_kw: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         if not self._slots.width:
-            self._slots.store_texts(
-                self._layer, 0, key_states.transpose(1, 2), value_states.transpose(1, 2)
-            )
+            self._slots.store_texts(self._layer, 0, key_states, value_states)
             return key_states, value_states
-        keys, values = self._slots.store_step(
-            self._layer, key_states[:, :, 0], value_states[:, :, 0]
-        )
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        return self._slots.store_step(self._layer, key_states[:, :, 0], value_states[:, :, 0])
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return (self._slots.width or query_length, 0)
