@@ -7,12 +7,15 @@ import sys
 import threading
 from contextlib import suppress
 
-from cert_cli.app import app
-from cert_cli.commands.completion import COMPLETE_VARIABLE
+from cert_cli.start_up import collect_rarely, leave_memory
 
 
 def main() -> None:
     """Run the program and end the process with its exit code."""
+    collect_rarely()
+    from cert_cli.app import app  # noqa: PLC0415 - imports make many objects, which all stay
+    from cert_cli.commands.completion import COMPLETE_VARIABLE  # noqa: PLC0415 - the same
+
     if COMPLETE_VARIABLE in os.environ:
         import typer.completion  # noqa: PLC0415 - only while completing
 
@@ -30,6 +33,7 @@ def main() -> None:
             with suppress(AttributeError, OSError, ValueError):
                 stream.flush()
         os._exit(code if isinstance(code, int) else 1)
+    leave_memory()
     sys.exit(code)
 
 

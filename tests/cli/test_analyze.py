@@ -298,7 +298,7 @@ try:
     runpy.run_module("cert_cli", run_name="__main__")
 except SystemExit as ended:
     print(ended.code, file=sys.stderr)
-print(json.dumps([name.split(".")[0] for name in sys.modules]), file=sys.stderr)
+print(json.dumps(list(sys.modules)), file=sys.stderr)
 """
 
 
@@ -315,7 +315,8 @@ def test_the_embedded_model_runs_without_transformers(tmp_path: Path) -> None:
     code, modules = done.stderr.splitlines()
     assert code in {"0", "3"}
     assert "torch" in json.loads(modules)
-    assert not {"transformers", "accelerate", "huggingface_hub"} & set(json.loads(modules))
+    heavy = {"transformers", "accelerate", "huggingface_hub", "sympy", "torch._dynamo"}
+    assert not heavy & set(json.loads(modules))
     record = json.loads(done.stdout)
     assert set(record["provenance"]["versions"]) == {"python", "torch", "tokenizers", "safetensors"}
     assert record["provenance"]["attention"] == "cert-sdpa"
