@@ -1,14 +1,18 @@
-"""How long the program takes to start, and where the time goes until the first record.
+"""How long the program takes to start, beside `import torch`, and where the time goes.
 
-    .venv/bin/python benchmarks/startup.py [--rounds 7]
+    .venv/bin/python benchmarks/startup.py [--rounds 7] [--quick] [--before CHECKOUT] [--models DIR]
 
-Fresh processes, interleaved; medians of wall time in seconds:
+Fresh processes in turn, after one unmeasured turn: `python -c "import torch"`, `cert --help`, and
+`cert analyze --format jsonl --max-new-tokens 1` with a new ledger on the embedded model, on a
+GPT-2 of 124 million random weights, and with `--server` against a warm `cert serve`. Of each:
 
-- `python -c pass` and `python -c "import torch"`: what no program here can be faster than;
-- `cert --help`, `cert exit-codes`;
-- `cert analyze`: from process start to the first record on stdout (one new token, and 64).
+- seconds to the first record (to the end, where there is none), and to the process's end;
+- seconds of processor time, user and system, which other work on the machine disturbs less;
+- medians of the ratios to the `import torch` of the same turn.
 
-Then the same path once more in steps, in processes of their own that time themselves.
+With `--before`, the same commands from another checkout run in the same turns. All records of one
+model must have the same tokens, whoever wrote them; otherwise the exit code is 1. At the end the
+same path once more in steps, in processes that time themselves.
 """
 
 from __future__ import annotations
@@ -20,23 +24,24 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-CERT = str(Path(sys.executable).with_name("cert"))
+from engine_models import ensure_model
+from serve import serving
+
+ROOT = Path(__file__).parents[1]
+FLOOR = "import torch"
 PROMPT = "Large language models are trained on"
-ANALYZE = [CERT, "analyze", "--model", "reference", "--format", "jsonl", PROMPT]
-COMMANDS = {
-    "python -c pass": [sys.executable, "-c", "pass"],
-    "import torch": [sys.executable, "-c", "import torch"],
-    "cert --help": [CERT, "--help"],
-    "cert exit-codes": [CERT, "exit-codes"],
-    "cert analyze, 1 token": [*ANALYZE, "--max-new-tokens", "1"],
-    "cert analyze, 64 tokens": [*ANALYZE, "--max-new-tokens", "64"],
-}
-STEPS = f"""
-import json, time
-times, last = {{}}, time.perf_counter()
+ANALYZE = ("analyze", "--format", "jsonl", "--max-new-tokens", "1", PROMPT)
+VERDICTS = (0, 1, 3)
+STEPS = """
+import json, sys, time
+times, last = {}, time.perf_counter()
 def step(name):
     global last
     now = time.perf_counter()
@@ -48,67 +53,146 @@ from cert.backends.transformers_local import load_backend
 from cert.backends.protocol import GenerationRequest, SamplingParams
 step("import the backend")
 from cert.backends.folder import inspect_folder, resolve_model
-folder = inspect_folder(resolve_model("reference", aliases={{}}, allow_download=False))
+inspect_folder(resolve_model(sys.argv[1], aliases={}, allow_download=False))
 step("check the model's files")
-backend = load_backend("reference", device="cpu")
+backend = load_backend(sys.argv[1], device="cpu")
 step("load weights and tokenizer")
 def write(tokens):
     sampling = SamplingParams(max_new_tokens=tokens)
-    request = GenerationRequest(id="1", prompt={PROMPT!r}, sampling=sampling)
+    request = GenerationRequest(id="1", prompt=sys.argv[2], sampling=sampling)
     return len(backend.submit(request).result().trace)
 write(1)
 step("first token")
-count = write(64)
+write(64)
 step("64 tokens more")
 print(json.dumps(times))
 """
 
 
-def first_line_s(command: list[str]) -> float:
-    """Seconds from starting a process to its first line on stdout, or to its end without one."""
-    begin = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+@dataclass
+class Contestant:
+    """A command that is run once a turn.
+
+    Attributes:
+        arguments: Of the Python interpreter.
+        model: Whose record it writes; None where it writes none.
+        root: The checkout that it runs from.
+    """
+
+    arguments: tuple[str, ...]
+    model: str | None = None
+    root: Path = ROOT
+    runs: list[dict[str, float]] = field(default_factory=list)
+
+    def run(self, folder: Path) -> tuple[dict[str, float], bytes]:
+        """Run it in a folder of its user; what it took, and its first line."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.root),
+            "CERT_LEDGER": str(folder / "ledger"),
+            "CERT_KEYS": str(folder / "keys"),
+        }
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *self.arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=environment,
+        )
         assert process.stdout is not None  # noqa: S101 - it is a pipe
-        process.stdout.readline()
-        passed = time.perf_counter() - begin
+        line = process.stdout.readline()
+        first_s = time.perf_counter() - began
         process.stdout.read()
-    # 1 and 3 are verdicts (`cert exit-codes`).
-    if process.returncode not in (0, 1, 3):
-        raise SystemExit(f"{command} ended with {process.returncode}")
-    return passed
+        _, status, used = os.wait4(process.pid, 0)
+        end_s = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in (VERDICTS if self.model else (0,)):
+            raise SystemExit(f"{self.arguments} ended with {process.returncode}")
+        took = {"end_s": end_s, "cpu_s": used.ru_utime + used.ru_stime}
+        return took | {"first_s": first_s if self.model else end_s}, line
 
 
-def whole_s(command: list[str]) -> float:
-    """Seconds from starting a process to its end."""
-    begin = time.perf_counter()
-    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-    return time.perf_counter() - begin
+def contestants(root: Path, gpt2: Path | None, server: str) -> dict[str, Contestant]:
+    """The program's commands, from one checkout."""
+
+    def cert(*words: str, model: str | None = None) -> Contestant:
+        return Contestant(("-m", "cert_cli", *words), model, root)
+
+    found = {
+        "cert --help": cert("--help"),
+        "reference": cert(*ANALYZE, "--model", "reference", model="reference"),
+        "--server, warm": cert(*ANALYZE, "--server", server, model="reference"),
+    }
+    if gpt2 is not None:
+        found["gpt2, 124M"] = cert(*ANALYZE, "--model", str(gpt2), model="gpt2")
+    return found
 
 
-def measure(rounds: int) -> dict[str, object]:
-    """All commands in turn, `rounds` times, after one unmeasured time each."""
-    samples: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    steps: list[dict[str, float]] = []
+def tokens_of(line: bytes) -> tuple[int, ...]:
+    """Token ids of a record."""
+    return tuple(json.loads(line)["generation"]["token_ids"])
+
+
+def measure(all_of_them: dict[str, Contestant], rounds: int, folder: Path) -> None:
+    """Run all in turn, and hold the records of each model against each other."""
+    seen: dict[str, tuple[int, ...]] = {}
     for turn in range(rounds + 1):
-        for name, command in COMMANDS.items():
-            run = first_line_s if "analyze" in name else whole_s
-            value = run(command)
+        for name, one in all_of_them.items():
+            took, line = one.run(folder)
             if turn:
-                samples[name].append(value)
-        output = subprocess.run(
-            [sys.executable, "-c", STEPS], stdout=subprocess.PIPE, check=True
-        ).stdout
-        if turn:
-            steps.append(json.loads(output))
+                one.runs.append(took)
+            if one.model is not None:
+                tokens = tokens_of(line)
+                if seen.setdefault(one.model, tokens) != tokens:
+                    raise SystemExit(f"{name}: tokens {tokens}, but {seen[one.model]} before")
+
+
+def summarize(one: Contestant, floor: Contestant) -> dict[str, float]:
+    """Medians of seconds, and of ratios to the floor of the same turn."""
+    summary: dict[str, float] = {}
+    for name in ("first_s", "end_s", "cpu_s"):
+        values = [run[name] for run in one.runs]
+        ratios = [run[name] / other[name] for run, other in zip(one.runs, floor.runs, strict=True)]
+        summary[name] = round(statistics.median(values), 3)
+        summary[f"{name[:-2]}_ratio"] = round(statistics.median(ratios), 3)
+    return summary
+
+
+def time_steps(model: str, rounds: int) -> dict[str, float]:
+    """Median seconds of the steps of one path, in processes of their own."""
+    steps = []
+    for _ in range(rounds):
+        done = subprocess.run(
+            [sys.executable, "-c", STEPS, model, PROMPT],
+            stdout=subprocess.PIPE,
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        steps.append(json.loads(done.stdout))
+    return {name: round(statistics.median(one[name] for one in steps), 3) for name in steps[0]}
+
+
+def compare(
+    rounds: int, before: Path | None, gpt2: Path | None, folder: Path, server: str
+) -> dict[str, Any]:
+    """All figures."""
+    floor = Contestant(("-c", "import torch"))
+    all_of_them = {FLOOR: floor, **contestants(ROOT, gpt2, server)}
+    if before is not None:
+        old = contestants(before.resolve(), gpt2, server)
+        all_of_them |= {f"before: {name}": one for name, one in old.items()}
+    measure(all_of_them, rounds, folder)
+    models = {"reference": "reference"} | ({} if gpt2 is None else {"gpt2, 124M": str(gpt2)})
     return {
-        "median_s": {name: round(statistics.median(v), 3) for name, v in samples.items()},
-        "least_s": {name: round(min(v), 3) for name, v in samples.items()},
-        "steps_median_s": {
-            name: round(statistics.median(s[name] for s in steps), 3) for name in steps[0]
-        },
+        "commands": {name: summarize(one, floor) for name, one in all_of_them.items()},
+        "steps_s": {name: time_steps(model, min(rounds, 3)) for name, model in models.items()},
         "rounds": rounds,
+        "load": os.getloadavg(),
         "cpus": os.cpu_count(),
+        "machine": platform.machine(),
         "python": platform.python_version(),
+        "torch": version("torch"),
     }
 
 
@@ -118,7 +202,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=7)
-    print(json.dumps(measure(parser.parse_args().rounds), indent=2))
+    parser.add_argument("--quick", action="store_true", help="2 rounds, the embedded model only")
+    parser.add_argument("--before", type=Path, help="another checkout, run in the same turns")
+    parser.add_argument("--models", type=Path, help="where the GPT-2 is, or is made and stays")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name, serving("--no-ledger") as server:
+        folder = Path(name)
+        models = asked.models or folder / "models"
+        gpt2 = None if asked.quick else ensure_model("gpt2", models.resolve())
+        url = f"http://127.0.0.1:{server.port}"
+        rounds = 2 if asked.quick else asked.rounds
+        print(json.dumps(compare(rounds, asked.before, gpt2, folder, url), indent=2))
 
 
 if __name__ == "__main__":
