@@ -37,6 +37,8 @@ from engine_models import CONTEXT, PLANS, Plan, ensure_model, make_texts, quick
 HERE = Path(__file__).resolve().parent
 LOOP, BATCHED = "loop-scores-float32-1", "generate-scores-float32-16"
 
+WARM_UP_TEXTS, WARM_UP_TOKENS = 32, 4
+
 Asked = dict[str, Any]
 
 
@@ -176,8 +178,15 @@ def requests(contestant: Contestant, plan: Plan, encoded: dict[str, list[Asked]]
     """What a contestant is asked in every round."""
     if contestant.task == "score":
         return {"prompts": encoded["contexts"], "responses": encoded["responses"]}
-    count = plan.single_texts if contestant.rows == 1 else plan.texts
+    count = plan.single_texts if contestant.rows == 1 else min(plan.texts, 2 * contestant.rows)
     return {"prompts": spread(encoded["prompts"], count), "new_tokens": plan.new_tokens}
+
+
+def warm_up(asked: Asked) -> Asked:
+    """Less of the same, before anything is timed; scorers find their best batch with it."""
+    if "responses" in asked:
+        return {name: spread(items, WARM_UP_TEXTS) for name, items in asked.items()}
+    return {"prompts": spread(asked["prompts"], WARM_UP_TEXTS), "new_tokens": WARM_UP_TOKENS}
 
 
 def encode(judge: Worker, plan: Plan) -> dict[str, list[Asked]]:
@@ -235,7 +244,7 @@ def run_model(name: str, arguments: argparse.Namespace) -> Asked:
     results: dict[str, Result] = {one: Result() for one in workers}
     for turn in range(arguments.rounds + 1):
         for one in [one for one in workers if one not in absent]:
-            answer = workers[one].ask(asked[one])
+            answer = workers[one].ask(asked[one] if turn else warm_up(asked[one]))
             if "error" in answer:
                 absent[one] = answer["error"]
             elif turn:
