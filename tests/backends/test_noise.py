@@ -41,6 +41,14 @@ def test_every_arithmetic_of_a_cpu_is_measured(arithmetic: str, against: str) ->
         assert 0.0 <= spread.p999 <= spread.largest < 10.0
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_gpu_has_floors_of_its_own(dtype: str) -> None:
+    found, on_a_cpu = noise_floor(dtype, "cuda:1", rows=64), noise_floor(dtype, "cpu", rows=64)
+    assert found is not None
+    assert found.device == "cuda"
+    assert found != on_a_cpu
+
+
 @pytest.mark.parametrize(
     ("dtype", "device", "quantization", "rows"),
     [
