@@ -4,25 +4,30 @@
     s_w = max|w| / 127      one for each output channel, once
     y   = s_x * s_w * (round(x / s_x) . round(w / s_w)) + bias
 
-with L = 127, or 63 on processors without VNNI, where oneDNN adds pairs of products in 16 bits, of
+with L = 127, or 63 on processors without VNNI, where pairs of products are added in 16 bits, of
 inputs that are shifted to be unsigned: 2 * (63 + 64) * 127 fits. The inner product is exact in
 integers, so a row's result depends on that row alone, to the last bit.
-torch's own dynamic quantization (`quantized.linear_dynamic`) takes one scale for the whole batch: a
-text's signals would change with its neighbours.
 
-Source: oneDNN, "Nuances of int8 computations".
+torch's own dynamic quantization (`quantized.linear_dynamic`) takes one scale for the whole batch: a
+text's signals would change with its neighbours. So it is given rows that are divided by their
+largest entry already, and two more that hold the ends of the range: its scale is then always 1 / L.
+
+Sources: FBGEMM's `fbgemmPacked` with dynamic quantization of inputs; oneDNN, "Nuances of int8
+computations".
 """
 
 from __future__ import annotations
 
+import warnings
+
 import torch
+
+# torch 2.13 says at the first weight that quantized tensors will go; FBGEMM takes nothing else.
+warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=UserWarning)
 
 _WEIGHT_LEVELS = 127
 _VNNI_LEVELS = 127
 _PAIRED_LEVELS = 63
-_ZERO_POINTS = {_VNNI_LEVELS: 128, _PAIRED_LEVELS: 64}
-"""By levels: what makes an input unsigned, and leaves it small enough for pairs in 16 bits."""
-
 _SMALLEST = 1e-30
 """A row or channel of zeros gets this scale instead of zero."""
 
@@ -41,8 +46,6 @@ class Int8Linear(torch.nn.Module):
         weight_bytes: Memory of the packed weights, which are no parameter and no buffer.
     """
 
-    scale: torch.Tensor
-    zero_point: torch.Tensor
     bias: torch.Tensor | None
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -57,14 +60,12 @@ class Int8Linear(torch.nn.Module):
         exact = weight.detach().float()
         scale = (exact.abs().amax(dim=1) / _WEIGHT_LEVELS).clamp_min(_SMALLEST)
         levels = (exact / scale[:, None]).round_().to(torch.int8).contiguous()
-        self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
-        self._levels = activation_levels()
-        self._shift = _ZERO_POINTS[self._levels]
-        self.weight_bytes = levels.nbytes
-        self.register_buffer("scale", scale, persistent=False)
-        self.register_buffer(
-            "zero_point", torch.zeros_like(scale, dtype=torch.int64), persistent=False
+        quantized = torch._make_per_channel_quantized_tensor(  # noqa: SLF001 - torch has no other
+            levels, scale.double(), torch.zeros(self.out_features, dtype=torch.int64), 0
         )
+        self._packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self._levels = activation_levels()
+        self.weight_bytes = levels.nbytes
         kept = None if bias is None else bias.detach().float()
         self.register_buffer("bias", kept, persistent=False)
 
@@ -72,27 +73,17 @@ class Int8Linear(torch.nn.Module):
         """Multiply: shape (..., K) to (..., N), in the input's type. NaN stays NaN, row by row."""
         rows = x.reshape(-1, self.in_features).float()
         largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, keepdim=True)
-        row_scale = (largest / self._levels).clamp_min_(_SMALLEST)
-        levels = (rows / row_scale).round_().add_(self._shift).to(torch.uint8)
-        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise(
-            levels,
-            1.0,
-            self._shift,
-            self._packed,
-            self.scale,
-            self.zero_point,
-            None,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
+        ranged = rows.new_empty(len(rows) + 2, self.in_features)
+        torch.div(rows, largest.clamp_min(_SMALLEST), out=ranged[:-2]).nan_to_num_(0.0)
+        ranged[-2] = 1.0
+        ranged[-1] = -(self._levels + 1) / self._levels
+        product: torch.Tensor = torch.ops.quantized.linear_dynamic(
+            ranged, self._packed, self._levels == _PAIRED_LEVELS
+        )[:-2]
         if self.bias is None:
-            product.mul_(row_scale)
+            product.mul_(largest)
         else:
-            product = torch.addcmul(self.bias, product, row_scale)
+            product = torch.addcmul(self.bias, product, largest)
         return product.to(x.dtype).reshape(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:

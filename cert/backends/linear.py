@@ -127,7 +127,7 @@ def build_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.d
         bias = bias.to(dtype).to(computed)
     rounded = weight.to(dtype)
     exact = rounded.to(computed)
-    scale = _half_scale(rounded) if computed is torch.float32 and _has_fbgemm() else None
+    scale = _half_scale(rounded) if computed is torch.float32 and has_fbgemm() else None
     if scale is not None:
         is_copy = exact is not rounded
         scaled = exact.mul_(scale) if is_copy else exact * scale
@@ -187,7 +187,8 @@ def _scale_for(largest: float) -> float:
     return 2.0 ** max(-_LARGEST_SHIFT, min(exponent, _LARGEST_SHIFT))
 
 
-def _has_fbgemm() -> bool:
+def has_fbgemm() -> bool:
+    """Whether this torch has the library for weights of 16 and 8 bits."""
     return "fbgemm" in torch.backends.quantized.supported_engines
 
 

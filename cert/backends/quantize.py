@@ -20,7 +20,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from cert.backends.int8_linear import Int8Linear
-from cert.backends.linear import Linear, PlainLinear, arithmetic, build_linear, layer_bytes
+from cert.backends.linear import (
+    Linear,
+    PlainLinear,
+    arithmetic,
+    build_linear,
+    has_fbgemm,
+    layer_bytes,
+)
 from cert.core.errors import ConfigurationError
 from cert.core.extras import missing_extra
 
@@ -80,8 +87,8 @@ def choose_quantization(quantize: str, device: torch.device, dtype: torch.dtype)
         build = _cpu_layer(dtype) if is_cpu else _gpu_layer(dtype, device)
         return Quantization(None, device, dtype, build, leaves_head=not is_cpu)
     if quantize == "8bit" and is_cpu:
-        if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            raise ConfigurationError("this torch has no oneDNN: --quantize 8bit cannot run here")
+        if not has_fbgemm():
+            raise ConfigurationError("this torch has no FBGEMM: --quantize 8bit cannot run here")
         return Quantization("dynamic-int8", device, dtype, _int8_layer(dtype), leaves_head=False)
     library = _import_bitsandbytes()
     name, make = ("int8", _llm_int8) if quantize == "8bit" else ("nf4", _nf4)

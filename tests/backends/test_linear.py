@@ -59,7 +59,7 @@ def test_weights_are_rounded_to_the_type_that_was_asked_for(dtype: torch.dtype) 
     assert (got - wanted).abs().max() < allowed
 
 
-@pytest.mark.skipif(not linear._has_fbgemm(), reason="this torch has no FBGEMM")
+@pytest.mark.skipif(not linear.has_fbgemm(), reason="this torch has no FBGEMM")
 @pytest.mark.parametrize(
     ("weight", "kind"),
     [
@@ -103,7 +103,7 @@ def test_nan_and_infinity_reach_the_result() -> None:
 def test_without_a_library_the_next_one_is_used(
     has_onednn: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear, "_has_fbgemm", lambda: False)
+    monkeypatch.setattr(linear, "has_fbgemm", lambda: False)
     monkeypatch.setattr(linear, "_has_onednn", lambda: has_onednn)
     weight, bias, x = draw(6, 4).half(), draw(6), draw(3, 4)
     layer = build_linear(weight, bias, torch.float32)
@@ -122,7 +122,7 @@ def test_bfloat16_is_multiplied_where_the_processor_does(
     assert arithmetic(torch.float16) is torch.float32
 
 
-@pytest.mark.skipif(not linear._has_fbgemm(), reason="this torch has no FBGEMM")
+@pytest.mark.skipif(not linear.has_fbgemm(), reason="this torch has no FBGEMM")
 def test_memory_is_counted_in_whole_blocks() -> None:
     layer = build_linear(torch.ones(33, 513), None, torch.float32)
     assert layer_bytes(layer) == 2 * 48 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -12,7 +13,7 @@ import pytest
 import torch
 from model_factory import FAMILIES, build_tiny_model
 
-from cert.backends import int8_linear
+from cert.backends import int8_linear, quantize
 from cert.backends.folder import inspect_folder
 from cert.backends.int8_linear import Int8Linear
 from cert.backends.loading import load_model
@@ -142,6 +143,16 @@ def test_the_input_type_is_kept() -> None:
     assert repr(layer) == "Int8Linear(in_features=16, out_features=8)"
 
 
+def test_the_first_layer_says_nothing_on_stderr() -> None:
+    program = "import torch; from cert.backends.int8_linear import Int8Linear as I; "
+    program += "print(I(torch.eye(2), None)(torch.ones(1, 2)).tolist())"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout == "[[1.0, 1.0]]\n"
+
+
 # --- models
 
 
@@ -241,8 +252,8 @@ def test_without_bitsandbytes_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_onednn_8_bits_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    with pytest.raises(ConfigurationError, match="no oneDNN"):
+    monkeypatch.setattr(quantize, "has_fbgemm", lambda: False)
+    with pytest.raises(ConfigurationError, match="no FBGEMM"):
         choose_quantization("8bit", CPU, torch.float32)
 
 
