@@ -7,8 +7,9 @@
 | in bfloat16, on processors that multiply it | `PackedLinear` in bfloat16 |
 | where torch has neither library | `PlainLinear` |
 
-All but the third compute in float32, and the first three give what `torch.nn.functional.linear`
-gives but for the order of summation. What most files hold, float16 and bfloat16, float16 holds.
+All take float32 and return it. The third alone rounds, its input and its output, to bfloat16; the
+others give what `torch.nn.functional.linear` gives but for the order of summation. What most files
+hold, float16 and bfloat16, float16 holds.
 
 Sources: FBGEMM's `cblas_gemm_compute` over float16 weights; oneDNN's inner product with a weight in
 a layout of its choice.
@@ -39,7 +40,7 @@ _CHECKED_ROWS = 256
 
 
 class Linear(Protocol):
-    """x @ weight.T + bias: (..., inputs) to (..., outputs)."""
+    """x @ weight.T + bias: (..., inputs) to (..., outputs), in float32 on a CPU."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply."""
@@ -70,9 +71,11 @@ class PackedLinear:
         """Pack a weight.
 
         Args:
-            weight: Shape (outputs, inputs); float32, or bfloat16 where `multiplies_bfloat16`.
+            weight: Shape (outputs, inputs); float32, or bfloat16 where `multiplies_bfloat16`:
+                the type of the products, which are summed in float32.
             bias: Shape (outputs,), of the same type, or None.
         """
+        self._dtype = weight.dtype
         self._packed = torch.ops.mkldnn._reorder_linear_weight(  # noqa: SLF001 - torch's own packing for inference
             weight.contiguous(), _PACKING_ROWS
         )
@@ -82,9 +85,9 @@ class PackedLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply."""
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
-            x, self._packed, self._bias, "none", [], ""
+            x.to(self._dtype), self._packed, self._bias, "none", [], ""
         )
-        return product
+        return product.float()
 
 
 class HalfLinear:
@@ -120,14 +123,17 @@ def build_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.d
     Args:
         weight: Shape (outputs, inputs), on the CPU, of any floating-point type.
         bias: Shape (outputs,), or None.
-        dtype: What both are rounded to. The products are computed in `arithmetic(dtype)`.
+        dtype: What both are rounded to.
     """
-    computed = arithmetic(dtype)
-    if bias is not None:
-        bias = bias.to(dtype).to(computed)
     rounded = weight.to(dtype)
-    exact = rounded.to(computed)
-    scale = _half_scale(rounded) if computed is torch.float32 and has_fbgemm() else None
+    if bias is not None:
+        bias = bias.to(dtype)
+    if dtype is torch.bfloat16 and multiplies_bfloat16():
+        return PackedLinear(rounded, bias)
+    if bias is not None:
+        bias = bias.float()
+    exact = rounded.float()
+    scale = _half_scale(rounded) if has_fbgemm() else None
     if scale is not None:
         is_copy = exact is not rounded
         scaled = exact.mul_(scale) if is_copy else exact * scale
@@ -143,11 +149,6 @@ def layer_bytes(layer: Linear) -> int:
     if hasattr(found, "weight_bytes"):
         return int(found.weight_bytes)
     return sum(parameter.nbytes for parameter in found.parameters())
-
-
-def arithmetic(dtype: torch.dtype) -> torch.dtype:
-    """The type a CPU computes in, for weights of some type: float32 where its own is far slower."""
-    return dtype if dtype is torch.bfloat16 and multiplies_bfloat16() else torch.float32
 
 
 def multiplies_bfloat16() -> bool:

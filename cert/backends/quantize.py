@@ -23,7 +23,6 @@ from cert.backends.int8_linear import Int8Linear
 from cert.backends.linear import (
     Linear,
     PlainLinear,
-    arithmetic,
     build_linear,
     has_fbgemm,
     layer_bytes,
@@ -124,17 +123,16 @@ class BuiltLinear(torch.nn.Module):
     It has no attribute `weight`: a model that multiplies by it on its own must fail, not go wrong.
     """
 
-    def __init__(self, layer: Linear, shape: torch.Size, dtype: torch.dtype) -> None:
-        """Take a layer of a weight of this shape, which computes in this type."""
+    def __init__(self, layer: Linear, shape: torch.Size) -> None:
+        """Take a layer of a weight of this shape."""
         super().__init__()
         self.out_features, self.in_features = shape
         self.weight_bytes = layer_bytes(layer)
         self._layer = layer
-        self._dtype = dtype
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply: shape (..., inputs) to (..., outputs), in the input's type."""
-        return self._layer(x.to(self._dtype)).to(x.dtype)
+        return self._layer(x.float()).to(x.dtype)
 
 
 def swap_layers(model: torch.nn.Module, quantization: Quantization) -> None:
@@ -159,7 +157,7 @@ def swap_layers(model: torch.nn.Module, quantization: Quantization) -> None:
                     weight.detach(), None if bias is None else bias.detach()
                 )
                 if not isinstance(layer, torch.nn.Module):
-                    layer = BuiltLinear(layer, weight.shape, arithmetic(quantization.dtype))
+                    layer = BuiltLinear(layer, weight.shape)
                 setattr(parent, name, layer.eval())
 
 
