@@ -159,6 +159,7 @@ def compare(answers: list[Asked], truth: list[Asked]) -> dict[str, float]:
             off = abs(answer["logprob_sum"] - sum(true["logprobs"]))
             differences.append(off / len(true["logprobs"]))
     return {
+        "compared": len(differences),
         "largest_gap": max(gaps),
         "largest_nats": max(differences, default=0.0),
         "mean_nats": statistics.fmean(differences) if differences else 0.0,
@@ -166,9 +167,9 @@ def compare(answers: list[Asked], truth: list[Asked]) -> dict[str, float]:
 
 
 def is_near(found: dict[str, float], allowed: Tolerance, *, greedy: bool) -> bool:
-    """Whether a contestant computed the same thing."""
+    """Whether a contestant computed the same thing; one that scores must have said something."""
     return (
-        (not greedy or found["largest_gap"] <= allowed.near_tie)
+        (found["largest_gap"] <= allowed.near_tie if greedy else found["compared"] > 0)
         and found["largest_nats"] <= allowed.largest_nats
         and found["mean_nats"] <= allowed.mean_nats
     )
