@@ -287,16 +287,12 @@ def test_a_ledger_that_fails_halfway(
     processes: Processes, folder: Path, tiny: Path, prompts: Path, setting: str
 ) -> None:
     prompts.write_text("".join(f"prompt number {n}\n" for n in range(40)))
+    job = ("batch", prompts, *LEDGER, "-m", tiny, "--max-new-tokens", "32", "--batch-rows", "4")
+    # What is ready together is appended together, all or none. 28 records fit: seven waves of rows.
     ran = processes.run(
-        "batch",
-        prompts,
-        *LEDGER,
-        "-m",
-        tiny,
-        "--max-new-tokens",
-        "32",
+        *job,
         env={"CERT_ON_LEDGER_FAILURE": setting},
-        preexec_fn=lambda: _limit_files(60_000),
+        preexec_fn=lambda: _limit_files(120_000),
     )
     count = kinds(folder / "ledger").count("analysis")
     assert 0 < count < 40
@@ -308,7 +304,7 @@ def test_a_ledger_that_fails_halfway(
         assert ran.code in {0, 1}
         assert "not wholly in it" in ran.err
         assert len(ran.records) == 40
-    again = processes.run("batch", prompts, *LEDGER, "-m", tiny, "--max-new-tokens", "32")
+    again = processes.run(*job)
     assert f"continuing after {count} records" in again.err
     assert kinds(folder / "ledger").count("analysis") == 40
 
