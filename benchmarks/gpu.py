@@ -38,12 +38,13 @@ from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.decoder import Decoder
 from cert.backends.decoder_config import DecoderConfig
 from cert.backends.decoder_weights import shapes
-from cert.backends.kernels import COLUMNS
+from cert.backends.kernels import COLUMNS, signals_of
 from cert.backends.kv_cache import SlotCache
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.backends.quantize import choose_quantization
 from cert.backends.rotary import Rotary
 from cert.backends.step_graphs import StepGraphs
+from cert.backends.top_logits import TOP_K
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -264,7 +265,7 @@ def disagreement(model: Any, jobs: Sequence[Job]) -> dict[str, float]:  # noqa: 
         logprobs = model(ids, use_cache=False).logits[0].float().log_softmax(-1)
         first = len(job.prompt_ids) - 1
         theirs = [logprobs[first + step, token].item() for step, token in enumerate(job.token_ids)]
-        ours = np.stack(job.columns, axis=1)[COLUMNS.index("logprob")]
+        ours = signals_of(np.stack(job.measured))[COLUMNS.index("logprob")]
         differences.append(np.abs(ours - np.array(theirs)))
     found = np.concatenate(differences)
     return {"median": float(np.median(found)), "largest": float(found.max())}
@@ -278,8 +279,8 @@ class Unmeasured(StepGraphs):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._cache.begin_step(positions, width)
         logits = self._model.step(ids, positions, self._cache)
-        chosen = torch.argmax(logits, dim=-1)[None].float()
-        return logits, torch.cat((chosen.new_ones((len(COLUMNS), len(ids))), chosen))
+        chosen = torch.argmax(logits, dim=-1)[:, None].float()
+        return logits, torch.cat((chosen.new_ones((len(ids), 4 + TOP_K)), chosen), dim=1)
 
 
 class Unrecorded(StepGraphs):

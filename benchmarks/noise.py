@@ -38,7 +38,7 @@ from transformers import AutoModelForCausalLM
 
 from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.folder import inspect_folder, resolve_model
-from cert.backends.kernels import COLUMNS
+from cert.backends.kernels import COLUMNS, signals_of
 from cert.backends.loading import load_model
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.backends.scoring import Scorer
@@ -91,8 +91,8 @@ def readings(run: Callable[[Callable[[Finished], None]], None]) -> dict[int, Rea
         if finished.error is not None:
             raise finished.error
         job = finished.job
-        block = np.concatenate([c.reshape(len(COLUMNS), -1) for c in job.columns], axis=1)
-        found[int(job.request.id)] = job.token_ids, block[PLACES].astype(np.float64)
+        signals = signals_of(np.stack(job.measured))
+        found[int(job.request.id)] = job.token_ids, signals[PLACES]
 
     run(deliver)
     return found

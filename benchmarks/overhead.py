@@ -34,16 +34,16 @@ from engine_models import PLANS, ensure_model
 from cert.backends import decode_loop
 from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.folder import inspect_folder
-from cert.backends.kernels import COLUMNS
 from cert.backends.loading import load_model
 from cert.backends.protocol import GenerationRequest, SamplingParams
+from cert.backends.top_logits import TOP_K
 
 if TYPE_CHECKING:
     from cert.backends.loading import LoadedModel
 
 PROMPT = [5, 6, 7, 8]
 WARM_UPS = 3
-MEASURED = decode_loop.top_logits, decode_loop.signal_block
+MEASURED = decode_loop.top_logits, decode_loop.measure
 
 
 def largest_only(logits: torch.Tensor) -> Any:  # noqa: ANN401 - stands in for TopLogits
@@ -52,10 +52,8 @@ def largest_only(logits: torch.Tensor) -> Any:  # noqa: ANN401 - stands in for T
 
 
 def nothing_measured(logits: torch.Tensor, *_: object) -> np.ndarray[Any, Any]:
-    """A block in which every token counts as finite."""
-    block = np.zeros((len(COLUMNS), len(logits)), np.float32)
-    block[COLUMNS.index("finite")] = 1.0
-    return block
+    """What `measure` gives, in which every token counts as finite."""
+    return np.zeros((len(logits), 4 + TOP_K), np.float32)
 
 
 def start(loaded: LoadedModel, rows: int, steps: int) -> DecodeLoop:
@@ -78,7 +76,7 @@ def measure(loaded: LoadedModel, rows: int, rounds: int) -> dict[str, Any]:
     written: dict[str, dict[str, list[int]]] = {name: {} for name in ways}
     for turn in range(WARM_UPS + rounds):
         for name in list(ways)[:: 1 if turn % 2 else -1]:
-            decode_loop.top_logits, decode_loop.signal_block = ways[name]
+            decode_loop.top_logits, decode_loop.measure = ways[name]
             begin = time.perf_counter()
             loops[name].turn(
                 lambda done, name=name: written[name].update(
@@ -86,7 +84,7 @@ def measure(loaded: LoadedModel, rows: int, rounds: int) -> dict[str, Any]:
                 )
             )
             spent[name].append(time.perf_counter() - begin)
-    decode_loop.top_logits, decode_loop.signal_block = MEASURED
+    decode_loop.top_logits, decode_loop.measure = MEASURED
     pairs = list(zip(spent["with"][WARM_UPS:], spent["without"][WARM_UPS:], strict=True))
     costs = [100 * (one / other - 1) for one, other in pairs]
     low, _, high = statistics.quantiles(costs, n=4)

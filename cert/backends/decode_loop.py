@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from cert.backends.kernels import COLUMNS, signal_block
+from cert.backends.kernels import is_finite, measure, signals_of
 from cert.backends.kv_cache import SlotCache
 from cert.backends.protocol import FinishReason, Generation
 from cert.backends.sampling import choose
@@ -57,14 +57,14 @@ class Job:
     limit: int
     started: float = 0.0
     token_ids: list[int] = field(default_factory=list)
-    columns: list[NDArray[np.floating]] = field(default_factory=list)
+    measured: list[NDArray[np.floating]] = field(default_factory=list)
     stopped_text: str | None = None
 
     def restart(self) -> None:
         """Forget what was generated; the same tokens come again, because draws are keyed."""
         self.started = 0.0
         self.token_ids.clear()
-        self.columns.clear()
+        self.measured.clear()
         self.stopped_text = None
 
     def late(self, now: float) -> bool:
@@ -87,13 +87,14 @@ def late_error(job: Job) -> GenerationTimeout:
     return GenerationTimeout(f"the deadline passed after {waited:.3f} s, before the first token")
 
 
-def trace_of(token_ids: list[int], block: NDArray[np.floating]) -> SignalTrace:
-    """Build the trace of a block of signals, shape (len(COLUMNS), tokens).
+def trace_of(job: Job) -> SignalTrace:
+    """Compute the signals of all its tokens.
 
     Raises:
-        NumericalError: A row was no distribution.
+        NumericalError: The logits of a token were no distribution.
     """
-    finite = block[COLUMNS.index("finite")]
+    measured = np.stack(job.measured)
+    finite = is_finite(measured)
     if not finite.all():
         place = int(np.argmin(finite))
         message = (
@@ -101,15 +102,18 @@ def trace_of(token_ids: list[int], block: NDArray[np.floating]) -> SignalTrace:
             "nothing measured from them would mean anything"
         )
         raise NumericalError(message)
-    values = block.astype(np.float32)
+    signals = signals_of(measured)
+    logprobs, entropies, top_k_entropies, logit_margins, probability_margins = signals[:5].astype(
+        np.float32
+    )
     return build_trace(
-        token_ids,
-        values[0],
-        values[1],
-        values[2],
-        values[3],
-        values[4],
-        block[5].astype(np.int64),
+        job.token_ids,
+        logprobs,
+        entropies,
+        top_k_entropies,
+        logit_margins,
+        probability_margins,
+        signals[5].astype(np.int64),
     )
 
 
@@ -245,7 +249,7 @@ class DecodeLoop:
         """Choose and measure the next token of rows `first` and up; retire what ends there."""
         jobs = self._running[first : first + len(logits)]
         if greedy is not None and all(job.sampling.temperature <= 0.0 for job in jobs):
-            ids, block = greedy.token_ids, greedy.signals
+            ids, measured = greedy.token_ids, greedy.measured
         else:
             top = top_logits(logits)
             chosen = choose(
@@ -255,13 +259,13 @@ class DecodeLoop:
                 [job.request.id for job in jobs],
                 [len(job.token_ids) for job in jobs],
             )
-            block = signal_block(logits, chosen, top)
+            measured = measure(logits, chosen, top)
             ids = chosen.tolist()
-        finite = block[COLUMNS.index("finite")]
+        finite = is_finite(measured)
         ends: list[tuple[int, FinishReason]] = []
         for row, job in enumerate(jobs):
             job.token_ids.append(ids[row])
-            job.columns.append(block[:, row])
+            job.measured.append(measured[row])
             reason = self._end_of(job) if finite[row] else FinishReason.LENGTH
             if reason is not None:
                 ends.append((first + row, reason))
@@ -316,7 +320,7 @@ def result_of(
     Raises:
         NumericalError: The model's logits were no numbers.
     """
-    trace = trace_of(job.token_ids, np.stack(job.columns, axis=1))
+    trace = trace_of(job)
     text = job.stopped_text
     now = time.monotonic()
     return Generation(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cert.backends.decode_loop import Finished, late_error, trace_of
-from cert.backends.kernels import signal_block
+from cert.backends.kernels import measure
 from cert.backends.protocol import FinishReason, Generation
 
 if TYPE_CHECKING:
@@ -71,9 +71,9 @@ class Scorer:
         for job in self._batch:
             self._waiting.remove(job)
             job.started = now
-        for job, block in zip(self._batch, self._blocks(self._batch), strict=True):
+        for job, rows in zip(self._batch, self._measure(self._batch), strict=True):
             job.token_ids = list(job.response_ids)
-            job.columns = [block]
+            job.measured = list(rows)
         while self._batch:
             deliver(Finished(self._batch.pop(0), FinishReason.SCORED))
 
@@ -89,8 +89,8 @@ class Scorer:
             batch.append(job)
         return batch
 
-    def _blocks(self, batch: list[Job]) -> list[np.ndarray]:
-        """Signals of each job's response, each of shape (len(COLUMNS), tokens)."""
+    def _measure(self, batch: list[Job]) -> list[np.ndarray]:
+        """Measure each job's response; a row a token."""
         device = self._model.device
         hidden = self._model.hidden([job.prompt_ids + job.response_ids for job in batch])
         # The token at place i is predicted by the hidden state at place i - 1.
@@ -102,19 +102,18 @@ class Scorer:
             begin += _length(job)
         wanted = hidden[torch.tensor(places, device=device)]
         targets = torch.tensor([t for job in batch for t in job.response_ids], device=device)
-        block = np.concatenate(
+        measured = np.concatenate(
             [
-                signal_block(self._model.head(states), chosen)
+                measure(self._model.head(states), chosen)
                 for states, chosen in zip(
                     torch.split(wanted, self._chunk_rows),
                     torch.split(targets, self._chunk_rows),
                     strict=True,
                 )
-            ],
-            axis=1,
+            ]
         )
         ends = np.cumsum([len(job.response_ids) for job in batch])[:-1]
-        return np.split(block, ends, axis=1)
+        return np.split(measured, ends)
 
 
 def _length(job: Job) -> int:
@@ -131,7 +130,7 @@ def score_of(job: Job, device: str, fallbacks: tuple[str, ...]) -> Generation:
         prompt_token_ids=tuple(job.prompt_ids),
         text=job.request.response or "",
         finish_reason=FinishReason.SCORED,
-        trace=trace_of(job.token_ids, job.columns[0]),
+        trace=trace_of(job),
         sampling=job.sampling,
         device=device,
         queued_s=job.started - job.submitted,

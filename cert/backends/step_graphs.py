@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from cert.backends.kernels import COLUMNS, signal_tensor
+from cert.backends.kernels import measure_tensor
 from cert.backends.top_logits import top_logits
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ class GreedyStep:
     Attributes:
         logits: Shape (rows, V); overwritten by the next step.
         token_ids: One a row.
-        signals: Of those tokens, shape (len(COLUMNS), rows).
+        measured: Of those tokens, as `kernels.measure` gives it.
     """
 
     logits: torch.Tensor
     token_ids: list[int]
-    signals: NDArray[Any]
+    measured: NDArray[Any]
 
 
 @dataclass(slots=True)
@@ -90,12 +90,9 @@ class StepGraphs:
         recorded = self._find(rows, width, ids, positions)
         if recorded.graph is not None:
             recorded.graph.replay()
-        measured = recorded.measured[:, :count].cpu().numpy()
-        return GreedyStep(
-            recorded.logits[:count],
-            measured[len(COLUMNS)].astype(int).tolist(),
-            measured[: len(COLUMNS)],
-        )
+        measured = recorded.measured[:count].cpu().numpy()
+        ids_next = measured[:, -1].astype(int).tolist()
+        return GreedyStep(recorded.logits[:count], ids_next, measured[:, :-1])
 
     def _find(
         self, rows: int, width: int, ids: Sequence[int], positions: Sequence[int]
@@ -144,9 +141,9 @@ class StepGraphs:
     def _forward(
         self, ids: torch.Tensor, positions: torch.Tensor, width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits, and below the signals, in the last row, the tokens."""
+        """Logits, and what was measured, with the tokens as its last column."""
         self._cache.begin_step(positions, width)
         logits = self._model.step(ids, positions, self._cache)
         top = top_logits(logits)
-        signals = signal_tensor(logits, top.first, top)
-        return logits, torch.cat((signals, top.first[None].to(signals.dtype)))
+        measured = measure_tensor(logits, top.first, top)
+        return logits, torch.cat((measured, top.first[:, None].to(measured.dtype)), dim=1)

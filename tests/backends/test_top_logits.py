@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cert.backends.kernels import COLUMNS, signal_block, signal_tensor
+from cert.backends.kernels import COLUMNS, is_finite, measure, measure_tensor, signals_of
 from cert.backends.top_logits import TOP_K, top_logits
 from cert.signals.rows import row_signals
 
@@ -92,18 +92,18 @@ def test_both_ways_of_measuring_equal_the_definition(  # noqa: PLR0917 - Hypothe
     chosen = torch.randint(size, (rows,), generator=torch.Generator().manual_seed(seed))
     if is_greedy:
         chosen = top_logits(logits).first
-    for block in (
-        signal_block(logits, chosen),
-        signal_block(logits, chosen, top_logits(logits)),
-        signal_tensor(logits, chosen).numpy(),
+    for measured in (
+        measure(logits, chosen),
+        measure(logits, chosen, top_logits(logits)),
+        measure_tensor(logits, chosen).numpy(),
     ):
-        got = dict(zip(COLUMNS, block, strict=True))
+        assert is_finite(measured).all()
+        got = dict(zip(COLUMNS, signals_of(measured), strict=True))
         for row in range(rows):
             exact = logits[row].double().numpy()
             want = row_signals(exact, int(chosen[row]))
             spread = np.ptp(exact[np.isfinite(exact)])
             allowed = TOLERANCE + 2.0**-22 * spread
-            for name in COLUMNS[:-2]:
+            for name in COLUMNS[:-1]:
                 assert got[name][row] == pytest.approx(getattr(want, name), abs=allowed), name
             assert got["rank"][row] == want.rank
-            assert got["finite"][row] == 1
