@@ -59,7 +59,8 @@ def measure(
     Args:
         logits: Raw logits, shape (rows, V); not changed.
         chosen: The scored token of each row, int64, shape (rows,).
-        top: `top_logits(logits)`, where the caller has it already.
+        top: `top_logits(logits)`, where the caller has it already. If its `first` is `chosen`, the
+            same tensor, nothing is looked up.
 
     Returns:
         For `signals_of` and `is_finite`; shape (rows, 4 + k), float32, or float64 where the logits
@@ -72,13 +73,17 @@ def measure(
         top = top_logits(logits)
     values = top.values.numpy()
     measured = np.empty((len(values), _LARGEST + values.shape[1]), values.dtype)
-    own = logits.gather(1, chosen[:, None]).to(top.values.dtype).numpy()
-    measured[:, _OWN] = own[:, 0]
-    measured[:, _RANK] = np.count_nonzero(values > own, axis=1)
-    # Ranks below the k-th place; up to there every larger logit is among the k.
-    for row in np.flatnonzero(own[:, 0] < values[:, -1]):
-        measured[row, _RANK] = _count_larger(logits[row], own[row])
-    measured[:, _TOTAL], measured[:, _WEIGHTED] = _sums(logits, top.values[:, :1]).numpy()
+    if chosen is top.first:
+        measured[:, _OWN], measured[:, _RANK] = values[:, 0], 0
+    else:
+        own = logits.gather(1, chosen[:, None]).to(top.values.dtype).numpy()
+        measured[:, _OWN] = own[:, 0]
+        measured[:, _RANK] = np.count_nonzero(values > own, axis=1)
+        # Ranks below the k-th place; up to there every larger logit is among the k.
+        for row in np.flatnonzero(own[:, 0] < values[:, -1]):
+            measured[row, _RANK] = _count_larger(logits[row], own[row])
+    total, weighted = _sums(logits, top.values[:, :1])
+    measured[:, _TOTAL], measured[:, _WEIGHTED] = total.numpy(), weighted.numpy()
     measured[:, _LARGEST:] = values
     return measured
 
@@ -94,9 +99,10 @@ def measure_tensor(
         top = top_logits(logits)
     own = logits.gather(1, chosen[:, None])
     rank = (logits > own).sum(dim=-1, keepdim=True)
-    sums = _sums(logits, top.values[:, :1]).T
+    total, weighted = _sums(logits, top.values[:, :1])
     kind = top.values.dtype
-    return torch.cat((own.to(kind), rank.to(kind), sums, top.values), dim=1)
+    parts = own.to(kind), rank.to(kind), total[:, None], weighted[:, None], top.values
+    return torch.cat(parts, dim=1)
 
 
 def is_finite(measured: NDArray[Any]) -> NDArray[np.bool_]:
@@ -140,8 +146,8 @@ def signals_of(measured: NDArray[Any]) -> NDArray[Any]:
     return signals
 
 
-def _sums(logits: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
-    """With t = (z - peak) / ln 2: the sums of 2^t and of 2^t t over each row; shape (2, rows).
+def _sums(logits: torch.Tensor, peak: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sums of 2^t and of 2^t t over each row, t = (z - peak) / ln 2; each of shape (rows,).
 
     Args:
         logits: Shape (rows, V).
@@ -150,7 +156,7 @@ def _sums(logits: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
     rows, size = logits.shape
     elements = _PIECE_ELEMENTS[logits.device.type]
     if rows * size <= elements:
-        return torch.stack(_piece_sums(logits, peak))
+        return _piece_sums(logits, peak)
     width = min(size, max(_PIECE_COLUMNS, elements // rows))
     group = max(1, elements // width)
     sums = [
@@ -159,7 +165,8 @@ def _sums(logits: torch.Tensor, peak: torch.Tensor) -> torch.Tensor:
         ).sum(dim=0)
         for part, of_part in zip(torch.split(logits, group), torch.split(peak, group), strict=True)
     ]
-    return torch.cat(sums, dim=1)
+    total, weighted = torch.cat(sums, dim=1)
+    return total, weighted
 
 
 def _piece_sums(piece: torch.Tensor, peak: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -73,11 +73,13 @@ def choose(
         steps: Tokens generated before, one a row.
 
     Returns:
-        Token ids, int64, shape (rows,).
+        Token ids, int64, shape (rows,); `largest` itself where nobody samples.
     """
-    chosen = largest.clone()
+    chosen = largest
     for row, one in enumerate(params):
         if one.temperature > 0.0:
+            if chosen is largest:
+                chosen = largest.clone()
             u = uniform(one.seed or 0, ids[row], steps[row])
             chosen[row] = draw(logits[row], one.temperature, one.top_k, one.top_p, u)
     return chosen

@@ -89,12 +89,12 @@ def test_both_ways_of_measuring_equal_the_definition(  # noqa: PLR0917 - Hypothe
     size: int, rows: int, kind: str, seed: int, dtype: torch.dtype, is_greedy: bool
 ) -> None:
     logits = draw(rows, size, kind, seed).to(dtype)
-    chosen = torch.randint(size, (rows,), generator=torch.Generator().manual_seed(seed))
-    if is_greedy:
-        chosen = top_logits(logits).first
+    top = top_logits(logits)
+    drawn = torch.randint(size, (rows,), generator=torch.Generator().manual_seed(seed))
+    chosen = top.first if is_greedy else drawn
     for measured in (
         measure(logits, chosen),
-        measure(logits, chosen, top_logits(logits)),
+        measure(logits, chosen, top),
         measure_tensor(logits, chosen).numpy(),
     ):
         assert is_finite(measured).all()
