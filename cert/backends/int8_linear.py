@@ -28,6 +28,7 @@ warnings.filterwarnings("ignore", message="torch.quantize_per_tensor", category=
 _WEIGHT_LEVELS = 127
 _VNNI_LEVELS = 127
 _PAIRED_LEVELS = 63
+_ELEMENTS_AT_ONCE = 2**20
 _SMALLEST = 1e-30
 """A row or channel of zeros gets this scale instead of zero."""
 
@@ -57,9 +58,17 @@ class Int8Linear(torch.nn.Module):
         """
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        exact = weight.detach().float()
-        scale = (exact.abs().amax(dim=1) / _WEIGHT_LEVELS).clamp_min(_SMALLEST)
-        levels = (exact / scale[:, None]).round_().to(torch.int8).contiguous()
+        levels = torch.empty(weight.shape, dtype=torch.int8)
+        scale = torch.empty(self.out_features)
+        # A part at a time, so that no copy of the whole in float32 exists.
+        count = max(1, _ELEMENTS_AT_ONCE // self.in_features)
+        parts = torch.split(weight.detach(), count)
+        for part, its, to in zip(
+            parts, torch.split(scale, count), torch.split(levels, count), strict=True
+        ):
+            exact = part.float()
+            torch.div(exact.abs().amax(dim=1), _WEIGHT_LEVELS, out=its).clamp_min_(_SMALLEST)
+            to.copy_((exact / its[:, None]).round_())
         quantized = torch._make_per_channel_quantized_tensor(  # noqa: SLF001 - torch has no other
             levels, scale.double(), torch.zeros(self.out_features, dtype=torch.int64), 0
         )
