@@ -107,8 +107,16 @@ class CausalLM(Protocol):
         """
         ...
 
-    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Last hidden states of whole texts, one behind the other; shape (tokens, hidden size)."""
+    def hidden(self, texts: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:
+        """Last hidden states of whole texts, of each from its start on, one behind the other.
+
+        Args:
+            texts: Token ids.
+            starts: The first place of each text whose state is wanted.
+
+        Returns:
+            Shape (wanted tokens, hidden size).
+        """
         ...
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,9 @@ to transformers' forward pass.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,7 +19,7 @@ from cert.backends.attention import ROWS_TOGETHER, PackedTexts, PaddedTexts, Ste
 from cert.backends.decoder_blocks import LayerNorm, Pass, RMSNorm
 from cert.backends.decoder_config import ARCHITECTURES
 from cert.backends.decoder_weights import Weights, gated_block, gpt2_block, layer_norm
-from cert.backends.padding import pad, unpad
+from cert.backends.padding import pad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,9 +133,8 @@ class Decoder:
     ) -> torch.Tensor:
         """See `CausalLM.prefill`."""
         cache.begin_prefill(first_slot, max(map(len, texts)))
-        states = self._run_texts(texts, cache)
-        ends = torch.tensor([len(text) for text in texts], device=self.device).cumsum(0) - 1
-        return self.head(self._norm(states[ends]))
+        states = self._run_texts(texts, [len(text) - 1 for text in texts], cache)
+        return self.head(self._norm(states))
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         """See `CausalLM.step`."""
@@ -148,9 +149,9 @@ class Decoder:
         states = self._run(ids[:, None], positions[:, None], Step(cache, mask, widths))
         return self.head(self._norm(states[:, 0]))
 
-    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    def hidden(self, texts: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:
         """See `CausalLM.hidden`."""
-        return self._norm(self._run_texts(texts, None))
+        return self._norm(self._run_texts(texts, starts, None))
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """See `CausalLM.head`."""
@@ -164,19 +165,35 @@ class Decoder:
         """Build it again on the CPU, of the file's tensors."""
         self._build(self._quantization.on_cpu())
 
-    def _run_texts(self, texts: Sequence[Sequence[int]], cache: SlotCache | None) -> torch.Tensor:
-        """States of all tokens, one text behind the other; shape (tokens, hidden size)."""
+    def _run_texts(
+        self, texts: Sequence[Sequence[int]], starts: Sequence[int], cache: SlotCache | None
+    ) -> torch.Tensor:
+        """States of each text from its start on, one behind the other; shape (wanted, size)."""
         lengths = [len(text) for text in texts]
+        attention: Attention
         if self.device.type == "cpu" and len(set(lengths)) > 1:
             ids = torch.tensor([[token for text in texts for token in text]])
             positions = torch.cat([torch.arange(length) for length in lengths])[None]
-            return self._run(ids, positions, PackedTexts(lengths, cache))[0]
-        ids = pad(texts, self.device)
-        positions = torch.arange(ids.shape[1], device=self.device)[None]
-        return unpad(self._run(ids, positions, PaddedTexts(cache)), lengths)
+            begins = [0, *accumulate(lengths[:-1])]
+            attention = PackedTexts(lengths, cache)
+        else:
+            ids = pad(texts, self.device)
+            positions = torch.arange(ids.shape[1], device=self.device)[None]
+            begins = [row * ids.shape[1] for row in range(len(texts))]
+            attention = PaddedTexts(cache)
+        kept = [
+            torch.arange(begin + start, begin + length)
+            for begin, start, length in zip(begins, starts, lengths, strict=True)
+        ]
+        states = self._run(ids, positions, attention, torch.cat(kept).to(self.device))
+        return states.flatten(0, -2)
 
     def _run(
-        self, ids: torch.Tensor, positions: torch.Tensor, attention: Attention
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        attention: Attention,
+        wanted: torch.Tensor | None = None,
     ) -> torch.Tensor:
         states = self._weights.look_up(self._embedding, ids)
         if self._positions is not None:
@@ -184,7 +201,9 @@ class Decoder:
         rotation = None
         if self._rotary is not None:
             rotation = self._rotary.rotation(positions, states.dtype)
-        at = Pass(attention, rotation)
-        for block in self._blocks:
+        at = Pass(attention, rotation, None)
+        for block in self._blocks[:-1]:
             states = block(states, at)
-        return states
+        if wanted is not None and len(wanted) == ids.numel():
+            wanted = None
+        return self._blocks[-1](states, replace(at, wanted=wanted))

@@ -56,17 +56,27 @@ class Pass:
     Attributes:
         attend: The form of attention.
         rotation: Cosine and signed sine of `Rotary.rotation`; None without rotary embeddings.
+        wanted: The tokens, counted over all rows, whose states go on from attention; None for
+            all. In the last block that is a few: of a prompt, its last token.
     """
 
     attend: Attention
     rotation: tuple[torch.Tensor, torch.Tensor] | None
+    wanted: torch.Tensor | None
+
+    def keep(self, states: torch.Tensor) -> torch.Tensor:
+        """Those that are wanted; shape (wanted, size), or as it was where all are."""
+        return states if self.wanted is None else states.flatten(0, 1)[self.wanted]
 
 
 class Block(Protocol):
     """One layer of a decoder."""
 
     def __call__(self, x: torch.Tensor, at: Pass) -> torch.Tensor:
-        """Run it: hidden states, shape (rows, tokens, hidden size), to the next ones."""
+        """Run it: hidden states, shape (rows, tokens, hidden size), to the next ones.
+
+        Where only some are wanted, those, of shape (wanted, hidden size).
+        """
         ...
 
 
@@ -111,7 +121,7 @@ class Gated:
         mixed = at.attend(
             self.layer, turning[:, :, : self.heads], turning[:, :, self.heads :], values
         )
-        x = x + self.attended(mixed)
+        x = at.keep(x) + self.attended(at.keep(mixed))
         gate, value = self.gate_and_input(self.second_norm(x)).chunk(2, dim=-1)
         return x + self.inner(functional.silu(gate) * value)
 
@@ -143,6 +153,7 @@ class Gpt2:
     def __call__(self, x: torch.Tensor, at: Pass) -> torch.Tensor:
         """Run it; see `Block`."""
         joined = self.joined(self.first_norm(x)).view(*x.shape[:-1], 3, self.heads, -1)
-        x = x + self.attended(at.attend(self.layer, *joined.unbind(2)))
+        mixed = at.attend(self.layer, *joined.unbind(2))
+        x = at.keep(x) + self.attended(at.keep(mixed))
         inner = functional.gelu(self.input(self.second_norm(x)), approximate="tanh")
         return x + self.inner(inner)

@@ -200,7 +200,7 @@ def _runs(model: TransformersLM) -> bool:
     """Whether a forward pass finds everything in the place where the model looks for it."""
     try:
         with torch.inference_mode():
-            model.head(model.hidden([[0, 0]]))
+            model.head(model.hidden([[0, 0]], [0]))
     except AttributeError:
         return False
     return True

@@ -18,9 +18,8 @@ def pad(texts: Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     return ids.to(device)
 
 
-def unpad(states: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """Leave the padding out: (texts, longest, size) to (tokens of all texts, size)."""
-    if len(set(lengths)) == 1:
-        return states.flatten(0, 1)
-    kept = torch.arange(states.shape[1])[None, :] < torch.tensor(lengths)[:, None]
+def unpad(states: torch.Tensor, lengths: Sequence[int], starts: Sequence[int]) -> torch.Tensor:
+    """Keep each text from its start on, without padding: (texts, longest, size) to (kept, size)."""
+    places = torch.arange(states.shape[1])[None, :]
+    kept = (places >= torch.tensor(starts)[:, None]) & (places < torch.tensor(lengths)[:, None])
     return states[kept.to(states.device)]

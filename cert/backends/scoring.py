@@ -92,15 +92,11 @@ class Scorer:
     def _measure(self, batch: list[Job]) -> list[np.ndarray]:
         """Measure each job's response; a row a token."""
         device = self._model.device
-        hidden = self._model.hidden([job.prompt_ids + job.response_ids for job in batch])
         # The token at place i is predicted by the hidden state at place i - 1.
-        places: list[int] = []
-        begin = 0
-        for job in batch:
-            first = begin + len(job.prompt_ids) - 1
-            places += range(first, first + len(job.response_ids))
-            begin += _length(job)
-        wanted = hidden[torch.tensor(places, device=device)]
+        wanted = self._model.hidden(
+            [job.prompt_ids + job.response_ids[:-1] for job in batch],
+            [len(job.prompt_ids) - 1 for job in batch],
+        )
         targets = torch.tensor([t for job in batch for t in job.response_ids], device=device)
         measured = np.concatenate(
             [

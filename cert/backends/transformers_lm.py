@@ -180,8 +180,7 @@ class TransformersLM:
         lengths = [len(text) for text in texts]
         cache.begin_prefill(first_slot, max(lengths))
         hidden = self._hidden(pad(texts, self.device), use_cache=True, past_key_values=_view(cache))
-        last = torch.tensor(lengths, device=self.device) - 1
-        return self.head(hidden[torch.arange(len(last), device=last.device), last])
+        return self.head(unpad(hidden, lengths, [length - 1 for length in lengths]))
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         """See `CausalLM.step`."""
@@ -201,10 +200,10 @@ class TransformersLM:
         )
         return self.head(output.last_hidden_state[:, 0])
 
-    def hidden(self, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    def hidden(self, texts: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:
         """See `CausalLM.hidden`."""
         states = self._hidden(pad(texts, self.device), use_cache=False)
-        return unpad(states, [len(text) for text in texts])
+        return unpad(states, [len(text) for text in texts], starts)
 
     def _hidden(self, ids: torch.Tensor, **options: object) -> torch.Tensor:
         positions = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)

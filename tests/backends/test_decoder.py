@@ -88,23 +88,36 @@ def stepwise(model: CausalLM, texts: list[torch.Tensor]) -> list[torch.Tensor]:
     return [torch.stack([logits[row] for logits in found]) for row in range(len(texts))]
 
 
+@torch.inference_mode()
+def parts_of(
+    model: CausalLM, texts: list[torch.Tensor], starts: list[int]
+) -> tuple[torch.Tensor, ...]:
+    """Logits of each text from its start on, all texts in one pass."""
+    hidden = model.hidden([text.tolist() for text in texts], starts)
+    counts = [len(text) - start for text, start in zip(texts, starts, strict=True)]
+    return torch.split(model.head(hidden), counts)
+
+
 def largest_difference(folder: Path, dtype: torch.dtype = torch.float32) -> float:
-    """Of log-probabilities, against transformers: steps in a batch, steps alone, and scoring."""
+    """Of log-probabilities, against transformers: steps in a batch and alone, and scoring so."""
     model = own(folder, str(dtype).removeprefix("torch."))
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     generator = torch.Generator().manual_seed(1)
     texts = [torch.randint(300, (length + STEPS,), generator=generator) for length in LENGTHS]
     worst = 0.0
     together = stepwise(model, texts)
-    for text, batched in zip(texts, together, strict=True):
+    starts = [len(text) // 2 for text in texts]
+    later = parts_of(model, texts, starts)
+    for text, batched, start, part in zip(texts, together, starts, later, strict=True):
         with torch.inference_mode():
             plain = theirs(input_ids=text[None], use_cache=False).logits[0]
-            scored = model.head(model.hidden([text.tolist()]))
+            scored = model.head(model.hidden([text.tolist()], [0]))
         expected = plain.float().log_softmax(-1)
         alone = stepwise(model, [text])[0]
         first = len(text) - STEPS - 1
         for got, want in (
             (scored, expected),
+            (part, expected[start:]),
             (batched, expected[first:]),
             (alone, expected[first:]),
         ):
@@ -120,6 +133,21 @@ def test_every_pass_gives_transformers_log_probabilities(
 ) -> None:
     folder = build(tmp_path, family, tie_embeddings=tie_embeddings, seed=3)
     assert largest_difference(folder) < TOLERANCE_NATS
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen3"])
+@pytest.mark.parametrize("own_decoder", [True, False])
+@pytest.mark.parametrize("lengths", [[7, 7, 7], [7, 3, 11]])
+def test_a_text_is_scored_from_any_place_on(
+    family: str, own_decoder: bool, lengths: list[int], tmp_path: Path
+) -> None:
+    folder = inspect_folder(build(tmp_path, family, seed=3))
+    model = load_model(folder, name="tiny", device="cpu", own_decoder=own_decoder).model
+    texts = [torch.arange(1, length + 1) for length in lengths]
+    whole = parts_of(model, texts, [0, 0, 0])
+    starts = [0, 2, lengths[2] - 1]
+    for part, all_of_it, start in zip(parts_of(model, texts, starts), whole, starts, strict=True):
+        assert torch.allclose(part, all_of_it[start:], atol=TOLERANCE_NATS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

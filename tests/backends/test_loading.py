@@ -57,7 +57,7 @@ def edit_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], objec
 
 @torch.inference_mode()
 def logits(model: CausalLM) -> torch.Tensor:
-    return model.head(model.hidden(IDS.tolist()))
+    return model.head(model.hidden(IDS.tolist(), [0] * len(IDS)))
 
 
 @pytest.fixture(scope="module")
