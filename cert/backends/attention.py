@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from cert.backends.kv_cache import SlotCache
 
 
-ROWS_TOGETHER = 4
-"""Texts of a step that look at as many places as the longest of them, on a CPU."""
+_ROWS_AT_LEAST = 4
+_SPARE = 1 / 8
+"""Of the places that texts looked at together look at, so many may be none of theirs."""
 
 
 class Attention(Protocol):
@@ -94,13 +95,13 @@ class Step:
     Attributes:
         cache: Told by `begin_step` where the tokens stand.
         mask: Added to the scores, shape (texts, 1, 1, width); None where all places are seen.
-        widths: For each run of `ROWS_TOGETHER` texts, the places that any of them sees; None to
-            let all of them look at the whole width.
+        parts: Texts that are looked at together and the places that any of them sees, by
+            `runs_of`; None to let all of them look at the whole width.
     """
 
     cache: SlotCache
     mask: torch.Tensor | None
-    widths: Sequence[int] | None
+    parts: Sequence[tuple[slice, int]] | None
 
     def __call__(
         self, layer: int, queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor
@@ -110,14 +111,13 @@ class Step:
         shared = keys.shape[2]
         keys, values = self.cache.store_step(layer, keys[:, 0], values[:, 0])
         queries = queries.view(rows, shared, heads // shared, size)
-        if self.widths is None:
+        if self.parts is None:
             mixed = functional.scaled_dot_product_attention(
                 queries, keys, values, attn_mask=self.mask
             )
             return mixed.reshape(rows, 1, heads * size)
         mixed = torch.empty_like(queries)
-        for begin, width in zip(range(0, rows, ROWS_TOGETHER), self.widths, strict=True):
-            part = slice(begin, begin + ROWS_TOGETHER)
+        for part, width in self.parts:
             mixed[part] = functional.scaled_dot_product_attention(
                 queries[part],
                 keys[part, :, :width],
@@ -125,6 +125,29 @@ class Step:
                 attn_mask=None if self.mask is None else self.mask[part, :, :, :width],
             )
         return mixed.view(rows, 1, heads * size)
+
+
+def runs_of(lengths: Sequence[int]) -> list[tuple[slice, int]]:
+    """Cut the texts of a step into runs that are worth looking at together, and their widths.
+
+    Each run costs a call, and the more texts it has the better threads share it; but all of them
+    look at as many places as the longest.
+    """
+    runs: list[tuple[slice, int]] = []
+    seen = 0
+    for begin in range(0, len(lengths), _ROWS_AT_LEAST):
+        here = slice(begin, min(begin + _ROWS_AT_LEAST, len(lengths)))
+        width = max(lengths[here])
+        places = sum(lengths[here])
+        if runs:
+            first, wide = runs[-1][0].start, max(width, runs[-1][1])
+            if seen + places >= (1 - _SPARE) * wide * (here.stop - first):
+                runs[-1] = slice(first, here.stop), wide
+                seen += places
+                continue
+        runs.append((here, width))
+        seen = places
+    return runs
 
 
 def _causal(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from cert.backends.attention import ROWS_TOGETHER, PackedTexts, PaddedTexts, Step
+from cert.backends.attention import PackedTexts, PaddedTexts, Step, runs_of
 from cert.backends.decoder_blocks import LayerNorm, Pass, RMSNorm
 from cert.backends.decoder_config import ARCHITECTURES
 from cert.backends.decoder_weights import Weights, gated_block, gpt2_block, layer_norm
@@ -138,15 +138,16 @@ class Decoder:
 
     def step(self, ids: torch.Tensor, positions: torch.Tensor, cache: SlotCache) -> torch.Tensor:
         """See `CausalLM.step`."""
-        mask, widths = None, None
+        mask, parts = None, None
         # A row alone looks at all of a width that ends with it.
         if len(ids) > 1 or self.device.type == "cuda":
             hidden = ~cache.visible()[:, None, None, :]
             mask = torch.zeros(hidden.shape, dtype=self._weights.computed, device=self.device)
             mask.masked_fill_(hidden, -torch.inf)
-        if len(ids) > ROWS_TOGETHER and self.device.type == "cpu":
-            widths = [1 + int(part.max()) for part in torch.split(positions, ROWS_TOGETHER)]
-        states = self._run(ids[:, None], positions[:, None], Step(cache, mask, widths))
+        if len(ids) > 1 and self.device.type == "cpu":
+            runs = runs_of((positions + 1).tolist())
+            parts = runs if len(runs) > 1 else None
+        states = self._run(ids[:, None], positions[:, None], Step(cache, mask, parts))
         return self.head(self._norm(states[:, 0]))
 
     def hidden(self, texts: Sequence[Sequence[int]], starts: Sequence[int]) -> torch.Tensor:

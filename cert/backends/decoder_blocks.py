@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.nn import functional
 
+from cert.backends.linear import gelu_of
 from cert.backends.rotary import rotate
 
 if TYPE_CHECKING:
@@ -155,5 +156,4 @@ class Gpt2:
         joined = self.joined(self.first_norm(x)).view(*x.shape[:-1], 3, self.heads, -1)
         mixed = at.attend(self.layer, *joined.unbind(2))
         x = at.keep(x) + self.attended(at.keep(mixed))
-        inner = functional.gelu(self.input(self.second_norm(x)), approximate="tanh")
-        return x + self.inner(inner)
+        return x + self.inner(gelu_of(self.input, self.second_norm(x)))

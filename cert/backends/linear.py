@@ -84,8 +84,15 @@ class PackedLinear:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Multiply."""
+        return self._product(x, "none", "")
+
+    def gelu(self, x: torch.Tensor) -> torch.Tensor:
+        """Multiply, and take the GELU of what comes out before it is rounded."""
+        return self._product(x, "gelu", "tanh")
+
+    def _product(self, x: torch.Tensor, activation: str, form: str) -> torch.Tensor:
         product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(  # noqa: SLF001
-            x.to(self._dtype), self._packed, self._bias, "none", [], ""
+            x.to(self._dtype), self._packed, self._bias, activation, [], form
         )
         return product.float()
 
@@ -141,6 +148,13 @@ def build_linear(weight: torch.Tensor, bias: torch.Tensor | None, dtype: torch.d
     if _has_onednn():
         return PackedLinear(exact, bias)
     return PlainLinear(exact, bias)
+
+
+def gelu_of(layer: Linear, x: torch.Tensor) -> torch.Tensor:
+    """GELU, in its tanh form, of a product; without another pass over memory where that is had."""
+    if isinstance(layer, PackedLinear):
+        return layer.gelu(x)
+    return functional.gelu(layer(x), approximate="tanh")
 
 
 def layer_bytes(layer: Linear) -> int:

@@ -12,7 +12,7 @@ import torch
 
 TOP_K = 10
 
-_FEW_ELEMENTS = 65_536
+_FEW_ELEMENTS = 32_768
 """Up to there torch's topk of everything is faster than looking for chunks."""
 
 _MANY_COLUMNS = 32_768
