@@ -12,7 +12,7 @@ run side by side, in nats (the margin in logits), over all tokens of all models:
 
 Texts are compared up to the first token that differs. Models: the embedded reference model, and
 random ones of five families. With --write, the figures go into cert/backends/noise_floor.json,
-in the place of those of the same device. Exit 1 where a float32 reading is off by more than
+in the place of those of the same processor. Exit 1 where a float32 reading is off by more than
 --broken nats: then something else than rounding was measured.
 """
 
@@ -39,6 +39,7 @@ from transformers import AutoModelForCausalLM
 from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.folder import inspect_folder, resolve_model
 from cert.backends.kernels import COLUMNS, signals_of
+from cert.backends.linear import multiplies_bfloat16
 from cert.backends.loading import load_model
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.backends.scoring import Scorer
@@ -259,6 +260,7 @@ def main() -> int:
         {
             "arithmetic": arithmetic,
             "device": arguments.device,
+            "processor": processor(arguments.device),
             "rows": rows,
             "against": against,
             **differences.report(),
@@ -267,7 +269,7 @@ def main() -> int:
     ]
     about = {
         "models": names,
-        "machine": {"cpus": os.cpu_count(), "arch": platform.machine(), **hardware()},
+        "machine": {"cpus": os.cpu_count(), "arch": platform.machine()},
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
     parted = {
@@ -280,7 +282,7 @@ def main() -> int:
     }
     print(json.dumps({**about, "texts_that_part": parted, "floors": floors}, indent=2))
     if arguments.write:
-        write_table(arguments.device, about, floors)
+        write_table(processor(arguments.device), about, floors)
     worst = max(
         (f["logprob"]["largest"] for f in floors if f["arithmetic"] == "float32"), default=0
     )
@@ -290,19 +292,21 @@ def main() -> int:
     return 0
 
 
-def hardware() -> dict[str, str]:
-    """What rounding may depend on."""
-    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {"capability": torch.backends.cpu.get_cpu_capability(), **gpu}
+def processor(device: str) -> str:
+    """What rounding depends on."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    products = ", bfloat16 products" if multiplies_bfloat16() else ""
+    return torch.backends.cpu.get_cpu_capability() + products
 
 
-def write_table(device: str, about: dict[str, Any], floors: list[dict[str, Any]]) -> None:
-    """Put the figures of one device in the place of its old ones."""
+def write_table(name: str, about: dict[str, Any], floors: list[dict[str, Any]]) -> None:
+    """Put the figures of one processor in the place of its old ones."""
     table = (
         json.loads(TABLE.read_text("utf-8")) if TABLE.exists() else {"measured": {}, "floors": []}
     )
-    kept = [one for one in table["floors"] if one["device"] != device]
-    table = {"measured": {**table["measured"], device: about}, "floors": [*kept, *floors]}
+    kept = [one for one in table["floors"] if one["processor"] != name]
+    table = {"measured": {**table["measured"], name: about}, "floors": [*kept, *floors]}
     lines = ",\n".join(json.dumps(one) for one in table["floors"])
     measured = json.dumps(table["measured"])
     TABLE.write_text(f'{{"measured": {measured}, "floors": [\n{lines}\n]}}\n', encoding="utf-8")

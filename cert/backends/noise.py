@@ -43,6 +43,7 @@ class NoiseFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         arithmetic: `float32`, `bfloat16`, `float16`, or `int8` (weights quantized to 8 bits).
         device: `cpu` or `cuda`.
+        processor: Whose it is: of a CPU the instructions that torch uses, or a GPU's name.
         rows: Texts side by side.
         against: `batching`: the same weights, in a batch or alone, written or scored. `exact`: the
             checkpoint's weights in float64, so that the rounding of weights is part of it.
@@ -54,6 +55,7 @@ class NoiseFloor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     arithmetic: str
     device: str
+    processor: str
     rows: int
     against: str
     tokens: int
@@ -96,7 +98,8 @@ def noise_floor(
         against: What the readings are held against; see `NoiseFloor`.
 
     Returns:
-        The floor of the smallest measured number of rows that is not smaller; None where none was
+        The floor of the smallest measured number of rows that is not smaller, of the processor
+        where it is highest: the two readings may come from different ones. None where none was
         measured: then nothing is known, and nothing may be concluded from a difference.
 
     Raises:
@@ -114,8 +117,11 @@ def noise_floor(
         arithmetic = "int8"
     else:
         return None
-    found = _floors().get(_Key(arithmetic, device.partition(":")[0], against), ())
-    return next((one for one in found if one.rows >= rows), None)
+    by_processor: dict[str, NoiseFloor] = {}
+    for one in _floors().get(_Key(arithmetic, device.partition(":")[0], against), ()):
+        if one.rows >= rows:
+            by_processor.setdefault(one.processor, one)
+    return max(by_processor.values(), key=NoiseFloor.tolerance_nats, default=None)
 
 
 def parse_floors(data: bytes) -> tuple[NoiseFloor, ...]:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from cert.backends import noise
 from cert.backends.noise import SAFETY_FACTOR, NoiseFloor, Spread, noise_floor, parse_floors
 from cert.core.errors import ConfigurationError
 from tests.backends.test_backend_contract import TOLERANCE_NATS
@@ -11,6 +12,7 @@ from tests.backends.test_backend_contract import TOLERANCE_NATS
 FLOOR = {
     "arithmetic": "float32",
     "device": "cpu",
+    "processor": "AVX2",
     "rows": 4,
     "against": "batching",
     "tokens": 10,
@@ -78,6 +80,30 @@ def test_a_tolerance_is_the_worse_floor_with_safety() -> None:
     assert floor.logit_margin == Spread(5e-6, 1e-6)
     assert isinstance(floor, NoiseFloor)
     assert floor.tolerance_nats() == pytest.approx(SAFETY_FACTOR * 3e-6)
+
+
+def test_of_two_processors_the_one_where_it_is_higher_answers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def one(processor: str, rows: int, largest: float) -> dict[str, object]:
+        spread = {"largest": largest, "p999": largest}
+        return {**FLOOR, "processor": processor, "rows": rows, "logprob": spread}
+
+    table = [one("a", 4, 0.1), one("b", 4, 0.3), one("a", 16, 0.5), one("b", 32, 0.4)]
+    floors = parse_floors(json.dumps({"measured": {}, "floors": table}).encode())
+    key = noise._Key("float32", "cpu", "batching")
+    monkeypatch.setattr(noise, "_floors", lambda: {key: floors})
+    for rows, processor in ((1, "b"), (4, "b"), (5, "a"), (17, "b")):
+        floor = noise_floor("float32", "cpu", rows=rows)
+        assert floor is not None
+        assert floor.processor == processor
+    assert noise_floor("float32", "cpu", rows=33) is None
+
+
+def test_processors_that_multiply_bfloat16_are_in_the_table() -> None:
+    floor = noise_floor("bfloat16", "cpu")
+    assert floor is not None
+    assert floor.logprob.largest > 1e-3
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"measured": {}, "floors": [{}]}'])
