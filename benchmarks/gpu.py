@@ -38,7 +38,7 @@ from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.decoder import Decoder
 from cert.backends.decoder_config import DecoderConfig
 from cert.backends.decoder_weights import shapes
-from cert.backends.kernels import COLUMNS, signals_of
+from cert.backends.kernels import COLUMNS, LARGEST, signals_of
 from cert.backends.kv_cache import SlotCache
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.backends.quantize import choose_quantization
@@ -280,7 +280,7 @@ class Unmeasured(StepGraphs):
         self._cache.begin_step(positions, width)
         logits = self._model.step(ids, positions, self._cache)
         chosen = torch.argmax(logits, dim=-1)[:, None].float()
-        return logits, torch.cat((chosen.new_ones((len(ids), 4 + TOP_K)), chosen), dim=1)
+        return logits, torch.cat((chosen.new_ones((len(ids), LARGEST + TOP_K)), chosen), dim=1)
 
 
 class Unrecorded(StepGraphs):

@@ -34,6 +34,7 @@ from engine_models import PLANS, ensure_model
 from cert.backends import decode_loop
 from cert.backends.decode_loop import DecodeLoop, Job
 from cert.backends.folder import inspect_folder
+from cert.backends.kernels import LARGEST
 from cert.backends.loading import load_model
 from cert.backends.protocol import GenerationRequest, SamplingParams
 from cert.backends.top_logits import TOP_K
@@ -53,7 +54,7 @@ def largest_only(logits: torch.Tensor) -> Any:  # noqa: ANN401 - stands in for T
 
 def nothing_measured(logits: torch.Tensor, *_: object) -> np.ndarray[Any, Any]:
     """What `measure` gives, in which every token counts as finite."""
-    return np.zeros((len(logits), 4 + TOP_K), np.float32)
+    return np.zeros((len(logits), LARGEST + TOP_K), np.float32)
 
 
 def start(loaded: LoadedModel, rows: int, steps: int) -> DecodeLoop:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 
 _ROWS_AT_LEAST = 4
+"""Texts of a step that are looked at together, whatever their lengths."""
+
 _SPARE = 1 / 8
-"""Of the places that texts looked at together look at, so many may be none of theirs."""
+"""Of the places that more of them look at, so many may be none of theirs."""
 
 
 class Attention(Protocol):

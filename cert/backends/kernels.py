@@ -35,9 +35,9 @@ COLUMNS = (
 )
 """Of `signals_of`."""
 
-_OWN, _RANK, _TOTAL, _WEIGHTED, _LARGEST = range(5)
-"""Of what is measured: the token's own logit, how many are larger, the two sums of `_sums`, and
-from there on the k largest logits, falling."""
+_OWN, _RANK, _TOTAL, _WEIGHTED, LARGEST = range(5)
+"""Columns of what is measured: the token's own logit, how many are larger, the two sums of `_sums`,
+and from there on the k largest logits, falling."""
 
 _LOG2_E = math.log2(math.e)
 
@@ -63,8 +63,8 @@ def measure(
             same tensor, nothing is looked up.
 
     Returns:
-        For `signals_of` and `is_finite`; shape (rows, 4 + k), float32, or float64 where the logits
-        are float64.
+        For `signals_of` and `is_finite`; shape (rows, LARGEST + k), float32, or float64 where the
+        logits are float64.
     """
     if logits.device.type != "cpu":
         measured: NDArray[Any] = measure_tensor(logits, chosen, top).cpu().numpy()
@@ -72,7 +72,7 @@ def measure(
     if top is None:
         top = top_logits(logits)
     values = top.values.numpy()
-    measured = np.empty((len(values), _LARGEST + values.shape[1]), values.dtype)
+    measured = np.empty((len(values), LARGEST + values.shape[1]), values.dtype)
     if chosen is top.first:
         measured[:, _OWN], measured[:, _RANK] = values[:, 0], 0
     else:
@@ -84,7 +84,7 @@ def measure(
             measured[row, _RANK] = _count_larger(logits[row], own[row])
     total, weighted = _sums(logits, top.values[:, :1])
     measured[:, _TOTAL], measured[:, _WEIGHTED] = total.numpy(), weighted.numpy()
-    measured[:, _LARGEST:] = values
+    measured[:, LARGEST:] = values
     return measured
 
 
@@ -107,7 +107,7 @@ def measure_tensor(
 
 def is_finite(measured: NDArray[Any]) -> NDArray[np.bool_]:
     """Whether each row was a distribution: no NaN, no +inf, not all -inf; shape (rows,)."""
-    finite: NDArray[np.bool_] = np.isfinite(measured[:, _LARGEST])
+    finite: NDArray[np.bool_] = np.isfinite(measured[:, LARGEST])
     return finite
 
 
@@ -118,16 +118,16 @@ def signals_of(measured: NDArray[Any]) -> NDArray[Any]:
     vocabulary.
 
     Args:
-        measured: From `measure`, shape (tokens, 4 + k).
+        measured: From `measure`, shape (tokens, LARGEST + k).
 
     Returns:
         Shape (len(COLUMNS), tokens), float64. Of a row that is not finite they mean nothing.
     """
     measured = measured.astype(np.float64)
-    own, rank, total, weighted = measured[:, :_LARGEST].T
-    peak = measured[:, _LARGEST]
+    own, rank, total, weighted = measured[:, :LARGEST].T
+    peak = measured[:, LARGEST]
     with np.errstate(all="ignore"):
-        top = measured[:, _LARGEST:] - peak[:, None]
+        top = measured[:, LARGEST:] - peak[:, None]
         weights = np.exp(top)
         top_total = weights.sum(axis=1)
         weighted_top = (weights * top.clip(_IMPOSSIBLE)).sum(axis=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +15,7 @@ from cert.backends.linear import (
     PackedLinear,
     PlainLinear,
     build_linear,
+    gelu_of,
     layer_bytes,
 )
 
@@ -46,6 +49,15 @@ def test_a_product_is_that_of_the_stored_weights(
         assert (got - exact(x, weight, bias)).abs().max() < TOLERANCE
     x = draw(2, 3, shape[1], seed=3)
     assert (layer(x) - exact(x, weight, bias)).abs().max() < TOLERANCE
+
+
+@pytest.mark.parametrize("layer", [PackedLinear, PlainLinear])
+def test_a_gelu_is_that_of_the_exact_product(layer: type[PackedLinear | PlainLinear]) -> None:
+    weight, bias, x = draw(40, 30), draw(40, seed=1), draw(5, 30, seed=2)
+    got = gelu_of(layer(weight, bias), x)
+    product = exact(x, weight, bias)
+    inner = math.sqrt(2 / math.pi) * (product + 0.044715 * product**3)
+    assert (got - 0.5 * product * (1 + inner.tanh())).abs().max() < TOLERANCE
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

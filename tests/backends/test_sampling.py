@@ -99,3 +99,12 @@ def test_temperature_zero_is_greedy_even_with_a_seed() -> None:
     logits = torch.tensor([[0.0, 1.0, 0.5]])
     params = [SamplingParams(temperature=0.0, seed=5)]
     assert {int(choose(logits, params, ["a"], [step])[0]) for step in range(50)} == {1}
+
+
+def test_whoever_samples_leaves_the_largest_as_they_were() -> None:
+    logits = torch.tensor([[0.0, 1.0], [-torch.inf, 0.0]])
+    largest = torch.tensor([0, 0])  # not the largest: what is drawn differs from it
+    params = [SamplingParams(), SamplingParams(temperature=1.0, seed=1)]
+    assert sampling.choose(logits, largest, params, ["a", "b"], [0, 0]).tolist() == [0, 1]
+    assert largest.tolist() == [0, 0]
+    assert sampling.choose(logits, largest, [SamplingParams()] * 2, ["a", "b"], [0, 0]) is largest
